@@ -1,0 +1,1 @@
+"""Waveform, log-mel spectrogram and picture, and the vocoders that lead back."""

@@ -1,0 +1,43 @@
+"""Reading and writing sound: mono, 16 kHz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..errors import UserError
+from ..files import atomic_path
+from .mel import MEL
+
+
+def read_wave(path: str | Path, sample_rate: int = MEL.sample_rate) -> np.ndarray:
+    """Read wav or flac → (T,) float32 in [-1, 1].
+
+    Raises UserError naming the file when it is missing, broken, stereo, empty or of another rate.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such sound file")
+    try:
+        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable sound file ({error})") from error
+    if rate != sample_rate:
+        raise UserError(f"{path}: sampling rate {rate} Hz (expected {sample_rate} Hz)")
+    if wave.shape[1] != 1:
+        raise UserError(f"{path}: {wave.shape[1]} channels (expected mono)")
+    if not len(wave) or not np.isfinite(wave).all():
+        raise UserError(f"{path}: {'no samples' if not len(wave) else 'holds NaN or infinity'}")
+    return wave[:, 0]
+
+
+def write_wave(path: str | Path, wave: np.ndarray, sample_rate: int = MEL.sample_rate) -> None:
+    """Write (T,) float in [-1, 1] as PCM16; louder samples are clipped."""
+    wave = np.asarray(wave, np.float32)
+    if wave.ndim != 1 or not np.isfinite(wave).all():
+        raise UserError(f"{path}: waveform of shape {wave.shape} (expected finite mono samples)")
+    kind = "FLAC" if Path(path).suffix == ".flac" else "WAV"
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, np.clip(wave, -1, 1), sample_rate, subtype="PCM_16", format=kind)

@@ -1,0 +1,1 @@
+"""Corpora, pictures and the data modules that feed training."""

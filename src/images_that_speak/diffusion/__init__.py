@@ -1,0 +1,1 @@
+"""Conditioned predictors, guidance, composition and sampling."""

@@ -1,0 +1,16 @@
+"""The one error that a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input. The message names the key or file, the value and what was expected."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the choice most like `name`, or an empty string."""
+    found = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f" Did you mean {found[0]!r}?" if found else ""

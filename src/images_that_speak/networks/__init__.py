@@ -1,0 +1,1 @@
+"""Plain nn.Modules; none of them knows a config."""

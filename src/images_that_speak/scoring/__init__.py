@@ -1,0 +1,1 @@
+"""Readers of pictures and of speech, and their statistics."""
