@@ -1,0 +1,234 @@
+"""Readers of speech: what a recogniser hears in a waveform.
+
+A reader has `name`, `read(wave) -> Heard` and `read_many(waves) -> list[Heard]`; a wave is (T,) float32 in
+[-1, 1] at 16 kHz. Reading is deterministic: a clip's result does not depend on the clips read before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import UserError
+from .text import normalise
+
+SAMPLE_RATE = 16_000
+SILENT = 1e-4  # below this peak (3 levels of 16 bits) there is nothing to hear
+
+
+@dataclass(frozen=True)
+class HeardWord:
+    """One word and when it sounds, in seconds from the start of the wave."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was heard: normalised text, its words with times, and the seconds the reader took."""
+
+    text: str
+    words: tuple[HeardWord, ...] = ()
+    seconds: float = 0.0
+
+
+class SpeechReader(Protocol):
+    """The contract of every reader of speech."""
+
+    name: str
+
+    def read(self, wave: np.ndarray) -> Heard: ...
+
+    def read_many(self, waves: Sequence[np.ndarray]) -> list[Heard]: ...
+
+
+def check_wave(wave: np.ndarray) -> np.ndarray:
+    """(T,) float32 or UserError saying what is wrong with `wave`."""
+    wave = np.asarray(wave)
+    if wave.ndim != 1 or not len(wave):
+        raise UserError(f"wave of shape {wave.shape}: expected mono samples (T,)")
+    if not np.issubdtype(wave.dtype, np.floating):
+        raise UserError(f"wave of {wave.dtype}: expected floats in [-1, 1]")
+    if not np.isfinite(wave).all():
+        raise UserError("wave holds NaN or infinity")
+    return wave.astype(np.float32, copy=False)
+
+
+class PocketsphinxReader:
+    """pocketsphinx listening for a closed vocabulary: any sequence of its words, silence and noise between.
+
+    The grammar is a loop: every word with probability 1/V, and a loop of single phones with probability
+    `garbage` in all, which soaks up sound that is no word; besides, silence and noise fillers. Words of the
+    phone loop are left out of what was heard. The search over a lattice that pocketsphinx runs afterwards is
+    off: it adds nothing to a loop without a language model and takes minutes on noise. What remains costs a
+    bounded number of states a frame (`max_states`), about 0.4 s for a 10.24 s clip, noise or not.
+
+    Args:
+        words: the vocabulary, or the name or path of a word list (one word a line). Pronunciations come from
+            the dictionary inside the wheel, else from `speech.phonemes`.
+        insertion: probability factor paid for each word; smaller inserts fewer words.
+        garbage: probability of the phone loop; 0 leaves it out.
+        silence, noise: probability of a pause and of a noise filler between words.
+        language_weight: exponent on all of these, against the acoustic score.
+        beam, word_beam: pruning thresholds relative to the best state.
+        max_states: HMM states kept per frame before the beams narrow.
+        normalisation: "batch" subtracts the clip's own cepstral mean, "none" does not.
+        workers: processes `read_many` may use.
+
+    Raises:
+        UserError: an empty vocabulary, or words that have no pronunciation (named).
+    """
+
+    name = "pocketsphinx"
+
+    def __init__(
+        self,
+        words: Sequence[str] | str = "pocket_words.txt",
+        *,
+        insertion: float = 1e-2,
+        garbage: float = 0.0,
+        silence: float = 0.005,
+        noise: float = 1e-8,
+        language_weight: float = 6.5,
+        beam: float = 1e-48,
+        word_beam: float = 7e-29,
+        max_states: int = 10_000,
+        normalisation: str = "batch",
+        workers: int = 1,
+    ):
+        if isinstance(words, str):
+            from ..resources import words as word_list
+
+            words = word_list(words)
+        self.settings: dict[str, Any] = dict(
+            insertion=insertion, garbage=garbage, silence=silence, noise=noise,
+            language_weight=language_weight, beam=beam, word_beam=word_beam, max_states=max_states,
+            normalisation=normalisation,
+        )
+        if normalisation not in ("batch", "none"):
+            raise UserError(f"reader.normalisation={normalisation!r}: expected 'batch' or 'none'")
+        self.workers = workers
+        self.words = list(dict.fromkeys(word for text in words for word in normalise(text).split()))
+        if not self.words:
+            raise UserError("reader.words: the vocabulary is empty (expected at least one word)")
+        self._pool: ProcessPoolExecutor | None = None
+        self._decoder  # noqa: B018 - built now, so that a word without pronunciation is told at once
+
+    def extend(self, texts: Iterable[str]) -> list[str]:
+        """Add the words of `texts` that the vocabulary lacks, and return them.
+
+        A word outside the vocabulary can never be heard, so a prompt with one would never be right.
+        """
+        known = set(self.words)
+        new = [word for word in dict.fromkeys(w for text in texts for w in normalise(text).split())
+               if word not in known]
+        if new:
+            before = self.words
+            self.words = [*before, *new]
+            self.close()
+            self.__dict__.pop("_decoder", None)
+            try:
+                self._decoder  # noqa: B018
+            except UserError:
+                self.words = before
+                raise
+        return new
+
+    def read(self, wave: np.ndarray) -> Heard:
+        """(T,) float32 in [-1, 1] at 16 kHz → what was heard. Silence gives an empty text."""
+        start = time.perf_counter()
+        wave = check_wave(wave)
+        peak = float(np.abs(wave).max())
+        # A tenth of a second is the least the feature extractor takes.
+        if peak < SILENT or len(wave) < SAMPLE_RATE // 10:
+            return Heard("", (), time.perf_counter() - start)
+        # Digital silence has log-energy minus infinity; a little fixed noise keeps the features finite.
+        dither = np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32) * 1e-4
+        samples = np.clip(wave * (0.9 / peak) + dither, -1, 1) * 32767
+        decoder = self._decoder
+        decoder.start_utt()
+        decoder.process_raw(samples.astype(np.int16).tobytes(), full_utt=True)
+        decoder.end_utt()
+        words = tuple(
+            HeardWord(segment.word.split("(")[0], segment.start_frame / 100, (segment.end_frame + 1) / 100)
+            for segment in (decoder.seg() or ()) if segment.word[0] not in "<[_(+"
+        ) if decoder.hyp() else ()
+        return Heard(" ".join(word.text for word in words), words, time.perf_counter() - start)
+
+    def read_many(self, waves: Sequence[np.ndarray]) -> list[Heard]:
+        """Read waves in order, in `workers` processes when that is more than one."""
+        if self.workers <= 1 or len(waves) < 2:
+            return [self.read(wave) for wave in waves]
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"),
+                                             initializer=_start_worker, initargs=(self.words, self.settings))
+        return list(self._pool.map(_read_in_worker, [check_wave(wave) for wave in waves]))
+
+    def close(self) -> None:
+        """End the worker processes, if any."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+    def phones(self, word: str) -> str:
+        """The pronunciation of `word` in the acoustic model's phones, or UserError naming the word."""
+        from ..speech.phonemes import text_to_phones
+
+        phones = " ".join("AH" if phone == "ax" else phone.upper()
+                          for phones in text_to_phones(word) for phone in phones)
+        if not phones:
+            raise UserError(f"reader.words: no pronunciation for {word!r}")
+        return phones
+
+    @cached_property
+    def _decoder(self) -> Any:
+        from pocketsphinx import Config, Decoder
+
+        own = self.settings
+        decoder = Decoder(Config(
+            lm=None, bestpath=False, loglevel="FATAL", cmn=own["normalisation"], wip=own["insertion"],
+            lw=own["language_weight"], silprob=own["silence"], fillprob=own["noise"], beam=own["beam"],
+            pbeam=own["beam"], wbeam=own["word_beam"], maxhmmpf=own["max_states"],
+        ))
+        missing = [word for word in self.words if decoder.lookup_word(word) is None]
+        failed = []
+        for word in missing:
+            try:
+                decoder.add_word(word, self.phones(word), False)
+            except (UserError, RuntimeError):
+                failed.append(word)
+        if failed:
+            raise UserError(f"reader.words: no pronunciation for {', '.join(map(repr, failed))}")
+        loop = [(0, 0, 1 / len(self.words), word) for word in self.words]
+        if own["garbage"]:
+            for phone in PHONES:
+                decoder.add_word(f"_{phone}", phone, False)
+                loop.append((0, 0, own["garbage"] / len(PHONES), f"_{phone}"))
+        decoder.add_fsg("loop", decoder.create_fsg("loop", 0, 1, [*loop, (0, 1, 1.0)]))
+        decoder.activate_search("loop")
+        return decoder
+
+
+# The acoustic model's phones.
+PHONES = ("AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z "
+          "ZH").split()
+
+_worker: PocketsphinxReader
+
+
+def _start_worker(words: list[str], settings: dict[str, Any]) -> None:
+    global _worker
+    _worker = PocketsphinxReader(words, **settings)
+
+
+def _read_in_worker(wave: np.ndarray) -> Heard:
+    return _worker.read(wave)
