@@ -1,0 +1,62 @@
+"""Crops for the autoencoder: of speech, of drawings, and of both laid over each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..audio.mel import MEL
+from .corpus import Corpus
+from .pictures import PictureSampler
+
+
+class PictureCrops(Dataset):
+    """Square crops of 256 × `width` pictures, each a function of (seed, index) alone.
+
+    Args:
+        corpus: folder of a speech corpus; its `split` rows are used.
+        length: number of crops, which is what a run sees: nothing repeats by epochs.
+        width: frames a crop is wide.
+        mix: shares of speech, drawings, and the brighter of both at every pixel (what a speaking picture
+            is made of). They need not sum to 1.
+    """
+
+    def __init__(self, corpus: str | Path, length: int, width: int = 256, seed: int = 0,
+                 mix: tuple[float, float, float] = (0.55, 0.2, 0.25), split: str = "train"):
+        self.corpus = Corpus.open(corpus)
+        self.rows = np.flatnonzero((self.corpus.table["split"] == split).to_numpy())
+        self.starts = self.corpus.table["start"].to_numpy()
+        self.seconds = self.corpus.table["seconds"].to_numpy()
+        self.drawings = PictureSampler(seed=seed, split="train")
+        self.length, self.width, self.seed = length, width, seed
+        self.mix = np.cumsum(np.asarray(mix) / np.sum(mix))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def speech(self, rng: np.random.Generator) -> np.ndarray:
+        row = int(rng.choice(self.rows))
+        begin = self.starts[row] * MEL.sample_rate / MEL.hop
+        length = self.seconds[row] * MEL.sample_rate / MEL.hop
+        # At least half of the crop lies on the speech: silence is learnt from its edges.
+        low, high = begin - self.width / 2, begin + max(length - self.width / 2, 1)
+        at = int(np.clip(rng.uniform(low, high), 0, MEL.frames - self.width))
+        return np.asarray(self.corpus.picture(row)[:, at:at + self.width])
+
+    def drawing(self, rng: np.random.Generator) -> np.ndarray:
+        picture = self.drawings.sample(int(rng.integers(2**31)))[0]
+        columns = np.flatnonzero(picture.std(axis=0) > 0)
+        centre = int(rng.choice(columns)) if len(columns) else MEL.frames // 2
+        at = int(np.clip(centre - rng.integers(self.width), 0, MEL.frames - self.width))
+        return picture[:, at:at + self.width]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, index])
+        kind = int(np.searchsorted(self.mix, rng.random()))
+        crop = (self.speech(rng) if kind == 0 else self.drawing(rng) if kind == 1
+                else np.maximum(self.speech(rng), self.drawing(rng)))
+        return {"picture": torch.from_numpy(crop.astype(np.float32) / 255)[None]}

@@ -1,0 +1,175 @@
+"""Phonemes → condition, in three ways: without order, with order, and with time.
+
+Every adapter is a conditioner: `encode(batch) -> Condition`, `drop(batch, rows)` for condition dropout and
+`null(n)` for guidance. Id 0 (`<pad>`) everywhere is the null condition, voice 0 is no voice.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from .condition import Condition
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """(length, width) sine and cosine position codes (Vaswani et al. 2017, section 3.5)."""
+    position = torch.arange(length)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    return torch.stack([(position * rate).sin(), (position * rate).cos()], dim=-1).flatten(1)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """(B, L, D), (B, L) bool → (B, D); the mean over nothing is 0."""
+    weight = mask[..., None].to(values)
+    return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class PhonemeAdapter(ModelMixin, ConfigMixin):
+    """What the adapters share. Voices are numbered from 1; 0 means none."""
+
+    config_name = "config.json"
+
+    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+        """The batch with phonemes and voice of `rows` (B,) bool taken away."""
+        keep = ~rows
+        dropped = dict(batch)
+        for key in ("phones", "frame_phones"):
+            if key in batch:
+                dropped[key] = batch[key] * keep[:, None]
+        if "phone_mask" in batch:
+            dropped["phone_mask"] = batch["phone_mask"] & keep[:, None]
+        dropped["voice"] = batch["voice"] * keep
+        return dropped
+
+    def null(self, n: int) -> Condition:
+        """The condition of `n` samples about which nothing is said."""
+        device = self.device
+        zeros = torch.zeros(n, 1, dtype=torch.long, device=device)
+        frames = zeros.expand(n, self.config.get("frames", 1024))
+        return self.encode({"phones": zeros, "phone_mask": zeros.bool(), "frame_phones": frames,
+                            "frame_position": frames.float(), "voice": zeros[:, 0]})
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        raise TypeError(f"{type(self).__name__} does not say how it encodes a batch")
+
+    def forward(self, batch: dict[str, Any]) -> Condition:
+        return self.encode(batch)
+
+
+class PooledAdapter(PhonemeAdapter):
+    """The published adapter: the mean phoneme embedding, projected and repeated. Order is lost.
+
+    Kept as the baseline. A batch carries "phones" (B, L), "phone_mask" (B, L) and "voice" (B,).
+    """
+
+    @register_to_config
+    def __init__(self, phones: int, voices: int, width: int = 128, tokens: int = 77):
+        super().__init__()
+        self.phone = nn.Embedding(phones, width)
+        self.voice = nn.Embedding(voices + 1, width)
+        self.project = nn.Linear(width, width)
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        mean = masked_mean(self.phone(batch["phones"]), batch["phone_mask"])
+        token = self.project(mean) + self.voice(batch["voice"])
+        tokens = token[:, None].expand(-1, self.config.tokens, -1)
+        return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+
+class SequenceAdapter(PhonemeAdapter):
+    """Phonemes in order: embeddings with positions, a small Transformer, masked cross-attention.
+
+    The first token is the voice. A batch carries what PooledAdapter's does.
+    """
+
+    @register_to_config
+    def __init__(self, phones: int, voices: int, width: int = 128, layers: int = 2, heads: int = 4,
+                 dropout: float = 0.0):
+        super().__init__()
+        self.phone = nn.Embedding(phones, width)
+        self.voice = nn.Embedding(voices + 1, width)
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, "gelu", batch_first=True,
+                                           norm_first=True)
+        self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width),
+                                                 enable_nested_tensor=False)
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        phones = self.phone(batch["phones"])
+        phones = phones + sinusoids(phones.shape[1], phones.shape[2]).to(phones)
+        voice = self.voice(batch["voice"])[:, None]
+        mask = torch.cat([torch.ones_like(batch["phone_mask"][:, :1]), batch["phone_mask"]], dim=1)
+        tokens = self.transformer(torch.cat([voice, phones], dim=1), src_key_padding_mask=~mask)
+        return Condition(tokens, mask)
+
+
+class ResidualConv(nn.Module):
+    """x + conv(gelu(conv(gelu(norm x)))) along time, (B, C, L) → (B, C, L)."""
+
+    def __init__(self, width: int, kernel: int = 5):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width), nn.GELU(), nn.Conv1d(width, width, kernel, padding=kernel // 2),
+            nn.GELU(), nn.Conv1d(width, width, kernel, padding=kernel // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class AlignedAdapter(PhonemeAdapter):
+    """Phonemes expanded by their durations onto the latent's columns.
+
+    At every mel frame the phoneme sounding there and how far it has gone (0 to 1) are embedded, brought
+    down to one vector a latent column by strided convolutions, mixed along time, and spread over the
+    latent's rows by a linear map of its own per row: so a formant's place in the picture can be read off
+    the phoneme without the UNet having to know at which frequency it stands.
+
+    The residual starts at zero, that a pretrained UNet starts from what it knew. A batch carries
+    "frame_phones" (B, frames) ids, "frame_position" (B, frames) in [0, 1) and "voice" (B,).
+
+    Args:
+        channels: of the UNet's first feature map. rows, columns: the latent's height and width.
+    """
+
+    @register_to_config
+    def __init__(self, phones: int, voices: int, channels: int, rows: int = 16, columns: int = 64,
+                 frames: int = 1024, width: int = 128, hidden: int = 192, embedding: int = 64,
+                 layers: int = 3):
+        super().__init__()
+        ratio = frames // columns
+        if frames % columns or ratio % 4:
+            raise ValueError(f"frames={frames}, columns={columns}: expected a multiple of 4 frames a column")
+        self.phone = nn.Embedding(phones, embedding)
+        self.voice = nn.Embedding(voices + 1, hidden)
+        self.position = nn.Linear(4, embedding)
+        self.down = nn.Sequential(
+            nn.Conv1d(embedding, hidden, 8, stride=4, padding=2), nn.GELU(),
+            nn.Conv1d(hidden, hidden, 2 * (ratio // 4), stride=ratio // 4, padding=ratio // 8))
+        self.mix = nn.Sequential(*(ResidualConv(hidden) for _ in range(layers)))
+        self.spread = nn.Conv1d(hidden, channels * rows, 1)
+        nn.init.zeros_(self.spread.weight)
+        nn.init.zeros_(self.spread.bias)
+        self.token = nn.Linear(hidden, width)
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        position = batch["frame_position"]
+        # Where a phoneme begins and ends matters as much as how far it has gone.
+        shape = torch.stack([position, 1 - position, (torch.pi * position).sin(),
+                             (2 * torch.pi * position).sin()], dim=-1)
+        frames = self.phone(batch["frame_phones"]) + self.position(shape.to(self.position.weight.dtype))
+        voice = self.voice(batch["voice"])
+        hidden = self.down(frames.transpose(1, 2)) + voice[..., None]
+        hidden = self.mix(hidden)
+        residual = self.spread(hidden)
+        residual = residual.unflatten(1, (self.config.channels, self.config.rows))
+        tokens = self.token(torch.cat([voice[:, None], hidden.transpose(1, 2)], dim=1))
+        return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
+                         residual)
+
+
+ADAPTERS = {"pooled": PooledAdapter, "sequence": SequenceAdapter, "aligned": AlignedAdapter}

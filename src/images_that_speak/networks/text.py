@@ -1,0 +1,48 @@
+"""A CLIP text encoder as a conditioner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .condition import Condition
+
+
+class TextConditioner(nn.Module):
+    """Caption → tokens of a CLIPTextModel; the empty caption is the null condition.
+
+    A batch carries "input_ids" (B, L).
+    """
+
+    def __init__(self, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer):
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.tokenizer = tokenizer
+
+    def tokenize(self, captions: list[str]) -> Tensor:
+        """Captions → (B, L) ids, padded and cut to the encoder's length."""
+        length = min(self.tokenizer.model_max_length,
+                     self.text_encoder.config.max_position_embeddings)
+        return self.tokenizer(captions, padding="max_length", truncation=True, max_length=length,
+                              return_tensors="pt").input_ids
+
+    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+        """The batch with the captions of `rows` (B,) bool emptied."""
+        empty = self.tokenize([""]).to(batch["input_ids"])
+        return {**batch, "input_ids": torch.where(rows[:, None], empty, batch["input_ids"])}
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        ids = batch["input_ids"]
+        tokens = self.text_encoder(input_ids=ids).last_hidden_state
+        # Stable Diffusion attends to the padding too; so do we, that its weights behave as published.
+        return Condition(tokens, torch.ones_like(ids, dtype=torch.bool))
+
+    def null(self, n: int) -> Condition:
+        """The condition of `n` empty captions."""
+        ids = self.tokenize([""]).to(self.text_encoder.device).expand(n, -1)
+        return self.encode({"input_ids": ids})
+
+    forward = encode

@@ -1,0 +1,81 @@
+"""The autoencoder that both branches share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from .schedule import adamw
+
+
+def pocket_autoencoder(channels: tuple[int, ...] = (16, 32, 64, 96, 128),
+                       latent_channels: int = 16) -> AutoencoderKL:
+    """A small AutoencoderKL: one gray channel, 2^(levels − 1) times down, no attention."""
+    return AutoencoderKL(
+        in_channels=1, out_channels=1, latent_channels=latent_channels, block_out_channels=tuple(channels),
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False, sample_size=256,
+        scaling_factor=1.0)
+
+
+def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences between neighbouring frames and between neighbouring bands of (B, 1, H, W)."""
+    return picture.diff(dim=-1), picture.diff(dim=-2)
+
+
+class AutoencoderTraining(L.LightningModule):
+    """L1 on the picture and on its edges, and a KL term per latent element.
+
+    One unit of the picture is 146 dB, so L1 is an error in decibels. The edge term keeps harmonics and
+    formant borders, which L1 alone blurs. The KL term makes the posterior as wide as the decoder bears,
+    so that what the diffusion models get slightly wrong still decodes.
+
+    A batch is {"picture": (B, 1, H, W) in [0, 1]}.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 96, 128), latent_channels: int = 16,
+                 lr: float = 1e-3, warmup: int = 50, max_steps: int = 2000, kl_weight: float = 5e-4,
+                 edge_weight: float = 0.5):
+        super().__init__()
+        self.save_hyperparameters()
+        self.vae = pocket_autoencoder(channels, latent_channels)
+
+    def losses(self, picture: Tensor) -> dict[str, Tensor]:
+        posterior = self.vae.encode(picture * 2 - 1).latent_dist
+        decoded = self.vae.decode(posterior.sample()).sample.float() / 2 + 0.5
+        edge = sum(l1_loss(a, b) for a, b in zip(edges(decoded), edges(picture), strict=True))
+        mean, variance = posterior.mean.float(), posterior.var.float()
+        return {"l1": l1_loss(decoded, picture), "edge": edge,
+                "kl": 0.5 * (mean**2 + variance - 1 - variance.log()).mean()}
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        return (losses["l1"] + self.hparams["edge_weight"] * losses["edge"]
+                + self.hparams["kl_weight"] * losses["kl"])
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        losses = self.losses(batch["picture"])
+        total = self.total(losses)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        self.log_dict({f"valid/{name}": value for name, value in self.losses(batch["picture"]).items()},
+                      batch_size=len(batch["picture"]))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return adamw(self.parameters(), lr=self.hparams["lr"], warmup=self.hparams["warmup"],
+                     total=self.hparams["max_steps"], weight_decay=1e-3)
+
+    def export(self, folder: Path) -> None:
+        """Write a folder that `AutoencoderKL.from_pretrained` loads; fp16, or fp32 where fp16 overflows."""
+        half = {name: p.detach().clone() for name, p in self.vae.state_dict().items()}
+        self.vae.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+        self.vae.float().load_state_dict(half)

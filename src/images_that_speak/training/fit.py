@@ -1,0 +1,57 @@
+"""One way to run a Lightning training: checkpoints, EMA, progress, and going on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from torch.utils.data import DataLoader
+
+from .ema import EMA
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint a run goes on from, or None."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.exists() else None
+
+
+def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, folder: Path, *,
+        max_steps: int, valid: DataLoader | None = None, precision: str = "32-true",
+        checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
+        clip: float | None = 1.0, accumulate: int = 1, log_every: int = 20,
+        loggers: Iterable[Logger] = (), callbacks: Iterable[L.Callback] = (),
+        **trainer: Any) -> L.Trainer:
+    """Train `module` until `max_steps`, from `last.ckpt` when the folder has one.
+
+    Returns the trainer; when `ema_decay` is not None its EMA callback is found by `ema_of(trainer)`.
+    """
+    # Saved inside the loop and while an exception passes: the loader's position is exact in both.
+    checkpoint = ModelCheckpoint(
+        folder / "checkpoints", filename="{step}", every_n_train_steps=checkpoint_every, save_top_k=1,
+        monitor=None, save_last=True, save_on_exception=True, enable_version_counter=False)
+    extra: list[L.Callback] = [checkpoint, TQDMProgressBar(refresh_rate=log_every), *callbacks]
+    loggers = list(loggers)
+    if loggers:
+        extra.append(LearningRateMonitor("step"))
+    if ema_decay is not None:
+        extra.append(EMA(ema_decay))
+    automatic = module.automatic_optimization
+    trainer = L.Trainer(
+        default_root_dir=folder, max_steps=max_steps, precision=precision, logger=loggers or False,
+        callbacks=extra, gradient_clip_val=clip if automatic else None,
+        accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
+        val_check_interval=validate_every if valid is not None else None, check_val_every_n_epoch=None,
+        num_sanity_val_steps=0, enable_model_summary=False, **trainer)
+    resume = last_checkpoint(folder)
+    trainer.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
+    return trainer
+
+
+def ema_of(trainer: L.Trainer) -> EMA | None:
+    """The trainer's EMA callback, if it has one."""
+    return next((c for c in trainer.callbacks if isinstance(c, EMA)), None)
