@@ -195,7 +195,7 @@ def concepts() -> tuple[Concept, ...]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A glyph cut to its bounding box: `gray` (H, W) in [0, 1], brightest part 1; `alpha` (H, W) in [0, 1]."""
+    """A glyph cut to its bounding box (H, W): `gray` with its brightest part 1, `alpha`, both in [0, 1]."""
 
     gray: np.ndarray
     alpha: np.ndarray
