@@ -1,0 +1,50 @@
+# make generate | make test | make check | make pocket; each installs first what is missing.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
+# The only Debian packages, and only for building a corpus and drawing pictures to learn from.
+DEBIAN := flite fonts-noto-color-emoji
+
+.PHONY: setup system generate test check pocket
+.DEFAULT_GOAL := setup
+
+setup: .venv/installed system
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is too old: Python 3.10 or newer is needed (make setup PYTHON=python3.12)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+system:
+	@if command -v flite >/dev/null && test -e $(FONT); then exit 0; fi; \
+	if ! command -v apt-get >/dev/null; then sudo=none; \
+	elif test "$$(id -u)" = 0; then sudo=; \
+	elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo=none; fi; \
+	if test "$$sudo" != none; then \
+	  echo "installing $(DEBIAN)"; \
+	  { $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq install --no-install-recommends $(DEBIAN) >/dev/null; } && exit 0; \
+	fi; \
+	echo "note: $(DEBIAN) could not be installed here. Generating and evaluating do without;"; \
+	echo "      building a corpus does not (Debian: sudo apt-get install $(DEBIAN)),"; \
+	echo "      and the tests that need them are skipped."
+
+generate: setup
+	$(BIN)/python generate.py $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest -n auto $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The embedded family from nothing: each step is a command of its own and goes on where it stopped.
+pocket: setup
+	$(BIN)/python -m images_that_speak.data
+	$(BIN)/python train.py experiment=pocket/autoencoder
+	$(BIN)/python train.py experiment=pocket/image
+	$(BIN)/python train.py experiment=pocket/speech

@@ -1,0 +1,92 @@
+"""From a command line to one function call: help, checks, the run that is finished already, errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
+
+
+def launch(task: str, target: str) -> None:
+    """Compose configs/`task`.yaml with the command line, check it, and call `target` with it.
+
+    target: dotted name of a function of one argument, the configuration; imported only after the checks.
+    Bad input is printed as one block and ends the process with exit code 2.
+    """
+    arguments = sys.argv[1:]
+    if {"--help", "-h"} & set(arguments):
+        from .help import help_text
+
+        print(help_text(task))
+        return
+    from .errors import UserError
+
+    # Errors reach this function instead of being printed and dropped by Hydra.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        _launch(task, target, arguments)
+    except UserError as error:
+        lines = str(error).splitlines()
+        print("error: " + "\n       ".join(lines), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command again goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _launch(task: str, target: str, arguments: list[str]) -> None:
+    import hydra
+
+    from . import config
+    from .errors import UserError
+
+    multirun = config.is_multirun(arguments)
+    arguments = [config.quoted(argument, multirun) for argument in arguments]
+    sys.argv[1:] = arguments
+    if not any(argument.split("=")[0] in HYDRA_FLAGS for argument in arguments):
+        found = config.check(task, _overrides(arguments), multirun)
+        if found:
+            raise UserError("\n".join(found))
+
+    def job(cfg: Any) -> Any:
+        return run_task(cfg, task, target)
+
+    hydra.main(version_base="1.3", config_path=str(config.CONFIGS), config_name=task)(job)()
+
+
+def run_task(cfg: Any, task: str, target: str) -> Any:
+    """Call `target` with a composed configuration, unless its run is finished: then print what came of it."""
+    from . import runs
+    from .validate import validate
+
+    # Again: a sweeper may have proposed values that were not on the command line.
+    validate(cfg, task)
+    done = runs.finished(cfg, task)
+    if done is not None:
+        folder, result = done
+        print(f"finished already: {_short(folder)}  (fresh=true makes it anew)")
+        print(runs.describe(result))
+        return result
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)(cfg)
+
+
+def _overrides(arguments: list[str]) -> list[str]:
+    """The key=value words of a command line; flags and their values left out."""
+    found, skip = [], False
+    for argument in arguments:
+        if skip or argument.startswith("-"):
+            skip = argument in ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
+                                "--experimental-rerun")
+        else:
+            found.append(argument)
+    return found
+
+
+def _short(path: Path) -> str:
+    """`path` as seen from here, when that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)

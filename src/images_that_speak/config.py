@@ -1,0 +1,279 @@
+"""Composing configurations, checking them, and building objects from them. Never imports torch.
+
+Written for Hydra 1.3 and 1.4; what differs between them is dealt with here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from . import schema
+from .errors import UserError, nearest
+from .files import content_hash
+from .resources import ROOT
+from .validate import problems
+
+CONFIGS = ROOT / "configs"
+
+# What a configuration may build: this package and the libraries it stands on.
+ALLOWED = ("images_that_speak", "torch", "torchaudio", "torchdata", "torchvision", "lightning", "diffusers",
+           "transformers", "peft", "open_clip")
+# Parts of them that fetch or unpickle code.
+REFUSED = ("torch.hub", "torch.load", "torch.package", "torch.serialization", "torch.utils.cpp_extension")
+
+# Prompts are sentences, not Hydra expressions: they need no second pair of quotes.
+FREE_TEXT = ("image_prompt", "audio_prompt")
+
+schema.register()
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+# The same sweep issued again has the same folder and the same W&B group.
+OmegaConf.register_new_resolver(
+    "sweep_id", lambda: content_hash(sys.argv[1:], 10), use_cache=True, replace=True)
+
+
+def compose(task: str, overrides: Iterable[str] = ()) -> DictConfig:
+    """The configuration of `task` (train, generate, evaluate or corpus) with `overrides` as on the command line.
+
+    Raises UserError naming every override that does not fit and every value out of range.
+    """
+    overrides = list(overrides)
+    found = check(task, overrides)
+    if found:
+        raise UserError("\n".join(found))
+    return _compose(task, overrides)
+
+
+def _compose(task: str, overrides: Sequence[str]) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra.compose(task, list(overrides))
+
+
+@lru_cache(maxsize=None)
+def defaults(task: str) -> DictConfig:
+    """The configuration of `task` when nothing is chosen."""
+    return _compose(task, ())
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as {dotted key: leaf}; lists and empty mappings are leaves."""
+    if isinstance(value, Mapping) and value:
+        return {key: leaf for name, child in value.items()
+                for key, leaf in flatten(child, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def changed(cfg: DictConfig, task: str) -> dict[str, Any]:
+    """{dotted key: value} for everything that is not as in the plain configuration of `task`.
+
+    Interpolations are kept as they are written, so that a machine's folders do not count as a change. A key
+    that is gone has the value "absent".
+    """
+    before = flatten(OmegaConf.to_container(defaults(task), resolve=False))
+    after = flatten(OmegaConf.to_container(cfg, resolve=False))
+    gone = {key: "absent" for key in before if key not in after}
+    return {key: value for key, value in after.items()
+            if key not in before or before[key] != value} | gone
+
+
+# --- overrides -------------------------------------------------------------------------------------------
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    return any(a in ("-m", "--multirun") or a.replace(" ", "").lower() == "hydra.mode=multirun"
+               for a in arguments)
+
+
+def quoted(argument: str, multirun: bool = False) -> str:
+    """`key=value` with the value in quotes where Hydra could not read it as it is.
+
+    A prompt is always taken literally; under --multirun its commas part the values of the sweep.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key.startswith("-"):
+        return argument
+    literal = key.lstrip("+") in FREE_TEXT
+    if value[:1] in ("'", '"') and value[-1:] == value[:1] and len(value) > 1:
+        return argument
+    if literal and multirun:
+        return f"{key}=" + ",".join(_quote(part.strip()) for part in value.split(","))
+    if literal and value != "null":
+        return f"{key}={_quote(value)}"
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        if value[:1] not in "[{":
+            return f"{key}={_quote(value)}"
+    return argument
+
+
+def _quote(text: str) -> str:
+    # Backslashes count only before a quote, in Hydra's grammar.
+    return '"' + re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text)) + '"'
+
+
+def check(task: str, overrides: Sequence[str], multirun: bool = False) -> list[str]:
+    """Everything wrong with `overrides` and with the configuration they make; empty when all is well.
+
+    Each value of a sweep is checked, alone. Costs one composition, and one more for every value of a sweep
+    and for every override when one is wrong.
+    """
+    parser, found = OverridesParser.create(), []
+    choices: list[list[str]] = []  # for each override the ways it can be
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            found.append(f"{text}: cannot be read; expected key=value, a value with special characters in "
+                         "quotes: 'key=\"a, b\"'")
+            continue
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices.append([text])
+        elif not multirun:
+            found.append(f"{text}: several values need -m (or quotes, where a comma belongs to the value)")
+        elif override.is_discrete_sweep():
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    firsts = [ways[0] for ways in choices if ways]
+    try:
+        cfg = _compose(task, firsts)
+    except (HydraException, OmegaConfBaseException) as error:
+        # One of them does not fit: keep those that do, one after the other, and say what the others lack.
+        kept: list[str] = []
+        for text in firsts:
+            try:
+                _compose(task, [*kept, text])
+                kept.append(text)
+            except (HydraException, OmegaConfBaseException) as reason:
+                found.append(explain(task, text, reason, kept))
+        if len(kept) == len(firsts):
+            raise UserError(f"configs/{task}.yaml: {_first_line(error)}") from error
+        cfg, choices = _compose(task, kept), [ways for ways in choices if ways[:1] != ways[:1] or ways[0] in kept]
+        firsts = kept
+    found += problems(cfg, task)
+    for ways in choices:
+        for way in ways[1:]:
+            others = [text for text in firsts if text != ways[0]]
+            try:
+                more = problems(_compose(task, [*others, way]), task)
+            except (HydraException, OmegaConfBaseException) as reason:
+                more = [explain(task, way, reason, others)]
+            found += [problem for problem in more if problem not in found]
+    return found
+
+
+def explain(task: str, override: str, error: Exception, others: Sequence[str] = ()) -> str:
+    """Why `override` does not fit: the key or choice that does not exist, or the type that was expected."""
+    key, _, value = override.partition("=")
+    key = key.lstrip("+~").split("@")[0].strip()
+    group = CONFIGS / key.replace("@", "/")
+    if group.is_dir() and key != "hydra":
+        options = sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
+        if value not in options:
+            choices = f"expected one of {', '.join(options)}" if options else "the group is empty"
+            return f"{override}: no such choice; {choices}.{nearest(value, options)}"
+    try:
+        known = flatten(OmegaConf.to_container(_compose(task, others), resolve=False))
+    except (HydraException, OmegaConfBaseException):
+        known = {}
+    sections = {".".join(name.split(".")[:n]) for name in known for n in range(1, name.count(".") + 2)}
+    if known and key not in sections and not key.startswith("hydra"):
+        groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+        return f"{override}: unknown key {key!r}.{nearest(key, [*known, *groups]) or f' See --help for {task}.'}"
+    return f"{override}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost reason of an error, its first line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# --- objects ---------------------------------------------------------------------------------------------
+
+def targets(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(dotted key, node) of every mapping within `node` that has a `_target_`."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield where or "_target_", node
+        for name, child in node.items():
+            yield from targets(child, f"{where}.{name}" if where else str(name))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from targets(child, f"{where}[{index}]")
+
+
+def locate(target: str, where: str = "_target_") -> Any:
+    """The class or function that `target` names, when it belongs to this package or an allowed library.
+
+    What a module merely imported does not belong to it: `images_that_speak.files.os.remove` is refused.
+    """
+    expected = f"expected a class or function of {', '.join(ALLOWED)}"
+    if not isinstance(target, str) or target.split(".")[0] not in ALLOWED or _within(target, REFUSED):
+        raise UserError(f"{where}: {target!r} may not be built from a configuration; {expected}")
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception as error:
+        raise UserError(f"{where}: {target!r} does not exist ({_first_line(error)}); {expected}") from error
+    home = getattr(found, "__module__", None) or ""
+    if not callable(found) or home.split(".")[0] not in ALLOWED or _within(home, REFUSED):
+        raise UserError(f"{where}: {target!r} may not be built from a configuration; {expected}")
+    return found
+
+
+def _within(name: str, parents: Iterable[str]) -> bool:
+    return any(name == parent or name.startswith(parent + ".") for parent in parents)
+
+
+def unbound(node: Any, where: str = "", given: Iterable[str] = ()) -> list[str]:
+    """What the `_target_`s within `node` would not take: wrong names of arguments, targets that are not allowed.
+
+    Required arguments may be missing, for code adds some; `given` are those it adds to the outermost.
+    """
+    if isinstance(node, (DictConfig, ListConfig)):
+        node = OmegaConf.to_container(node, resolve=True)
+    found = []
+    for key, entry in targets(node, where):
+        try:
+            takes = inspect.signature(locate(entry["_target_"], key)).parameters
+        except UserError as error:
+            found.append(str(error))
+            continue
+        except ValueError:  # written in C: it has no signature to compare with
+            continue
+        if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            continue
+        names = [name for name in entry if not (name.startswith("_") and name.endswith("_"))]
+        found += [f"{key}.{name}: {entry['_target_']} takes no {name!r}.{nearest(name, takes)}"
+                  for name in [*names, *(given if key == (where or "_target_") else ())] if name not in takes]
+    return found
+
+
+def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
+    """Build what `node` describes by `_target_` and arguments; nested ones first.
+
+    The one way from a configuration to objects. Containers arrive as plain lists and dicts. Raises UserError
+    when a target is not allowed (see `ALLOWED`) or does not take an argument that is given.
+    """
+    if isinstance(node, (DictConfig, ListConfig)):
+        node = OmegaConf.to_container(node, resolve=True)
+    found = unbound(node)
+    if found:
+        raise UserError("\n".join(found))
+    if isinstance(node, dict):
+        node = {"_convert_": "all", **node}
+    # Hydra 1.4 wants to be told what may be built; `locate` has been stricter already.
+    policy = getattr(hydra.utils, "execution_whitelist", None)
+    if policy is not None:
+        kwargs["_execution_whitelist_"] = [f"{name}.*" for name in ALLOWED]
+    return hydra.utils.instantiate(node, *args, **kwargs)

@@ -1,0 +1,62 @@
+"""What `--help` prints, read from the comments of configs/. Imports nothing heavy: it answers at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+ENTRY = {"corpus": "python -m images_that_speak.data"}
+_KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>.*?))?(?:  +# (?P<comment>.*))?$")
+_DEFAULT = re.compile(r"^  - (?:optional )?(?:override )?/?(?P<group>[\w/]+): (?P<choice>\S+)")
+
+
+def describe(path: Path) -> str:
+    """What a config file is: its first comment that is not an instruction to Hydra."""
+    for line in path.read_text().splitlines():
+        if line.startswith("#") and not line.startswith("# @"):
+            return line.lstrip("# ").strip()
+        if line.strip() and not line.startswith("# @"):
+            break
+    return ""
+
+
+def options(path: Path) -> list[tuple[str, str, str]]:
+    """(key, default, comment) of every commented key at the first level of a config file."""
+    found = []
+    for line in path.read_text().splitlines():
+        match = _KEY.match(line)
+        if match and not match["indent"] and match["comment"]:
+            found.append((match["key"], match["value"] or "", match["comment"]))
+    return found
+
+
+def help_text(task: str) -> str:
+    """Usage, three commands, every option with its default, every choice of every group."""
+    path = CONFIGS / f"{task}.yaml"
+    lines = path.read_text().splitlines()
+    command = ENTRY.get(task, f"python {task}.py")
+    examples = [line[1:].strip() for line in lines if line.startswith("#   ")]
+    groups = [(m["group"], m["choice"]) for m in map(_DEFAULT.match, lines) if m and m["group"] != "hydra"]
+    rows = options(path)
+    for group, choice in groups:
+        chosen = CONFIGS / group / f"{choice}.yaml"
+        if group not in ("paths", "hydra") and chosen.exists():
+            rows += [(f"{group}.{key}", value, comment) for key, value, comment in options(chosen)]
+    rows += [(f"paths.{key}", value, comment) for key, value, comment in options(CONFIGS / "paths/default.yaml")
+             if key == "logs" or task in ("train", "corpus")]
+    out = [describe(path), "", f"usage: {command} [key=value …] [-m key=value,value …]", "", "examples:",
+           *(f"  {example}" for example in examples), "", "options (key, default, meaning):"]
+    width = max((len(key) for key, _, _ in rows), default=0)
+    middle = min(max((len(value) for _, value, _ in rows), default=0), 20)
+    out += [f"  {key:<{width}}  {value:<{middle}}  {comment}" for key, value, comment in rows]
+    out += ["", "groups (group=choice; * is the default):"]
+    for group, choice in groups:
+        files = sorted(p for p in (CONFIGS / group).rglob("*.yaml"))
+        for index, file in enumerate(files):
+            name = str(file.relative_to(CONFIGS / group).with_suffix(""))
+            mark = "*" if name == choice else " "
+            out.append(f"  {group if index == 0 else '':<12} {mark} {name:<20} {describe(file)}")
+    out += ["", f"{command} --cfg job [key=value …] shows the whole configuration without running it;",
+            "-m runs every combination of the values given; the same command again goes on where it stopped."]
+    return "\n".join(out)

@@ -1,0 +1,104 @@
+"""The types of every configuration. Defaults and meanings stand in configs/, where `--help` reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Paths:
+    logs: str = MISSING
+    data: str = MISSING
+    weights: str = MISSING
+
+
+@dataclass
+class Precision:
+    trainer: str = MISSING
+    matmul: str = MISSING
+    dtype: str = MISSING
+    autocast: str | None = None
+
+
+@dataclass
+class Guidance:
+    image_scale: float = MISSING
+    audio_scale: float = MISSING
+    audio_weight: float = MISSING
+    image_start: float = MISSING
+    audio_start: float = MISSING
+
+
+@dataclass
+class Common:
+    """What every task has. Sections typed Any are free: each choice of a group brings its own keys."""
+
+    seed: int = MISSING
+    fresh: bool = False
+    paths: Paths = field(default_factory=Paths)
+    logger: Any = None
+
+
+@dataclass
+class Generate(Common):
+    image_prompt: str = MISSING
+    audio_prompt: str = MISSING
+    prompts: str | None = None
+    num_samples: int = MISSING
+    steps: int = MISSING
+    batch_size: int = MISSING
+    voice: str | None = None
+    device: str = MISSING
+    guidance: Guidance = field(default_factory=Guidance)
+    precision: Precision = field(default_factory=Precision)
+    family: Any = None
+    scheduler: Any = None
+    composition: Any = None
+    vocoder: Any = None
+    reader: Any = None
+
+
+@dataclass
+class Evaluate(Common):
+    run: str | None = None
+    pictures: str | None = None
+    prompts: str | None = None
+    words: str = MISSING
+    bootstrap: int = MISSING
+    device: str = MISSING
+    family: Any = None
+    vocoder: Any = None
+    reader: Any = None
+
+
+@dataclass
+class Train(Common):
+    steps: int = MISSING
+    device: str = MISSING
+    precision: Precision = field(default_factory=Precision)
+    data: Any = None
+    model: Any = None
+    adapter: Any = None
+    trainer: Any = None
+    callbacks: Any = None
+
+
+@dataclass
+class Corpus:
+    data: Any = None
+    tts: Any = None
+    paths: Paths = field(default_factory=Paths)
+
+
+SCHEMAS = {"generate": Generate, "evaluate": Evaluate, "train": Train, "corpus": Corpus}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra as `generate_schema` and so on."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)

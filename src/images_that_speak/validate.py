@@ -1,0 +1,133 @@
+"""What the types of a configuration cannot say: ranges, contradictions, files that must be there.
+
+Every rule reports; none raises. So a user reads everything that is wrong at once. Never imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import UserError, nearest
+from .prompts import COLUMNS, read_pairs
+
+# Key: least, greatest (both allowed) and what they are.
+RANGES: dict[str, tuple[float, float, str]] = {
+    "guidance.audio_weight": (0, 1, "the share of the speech branch, 0 to 1"),
+    "guidance.image_start": (0, 1, "a fraction of the schedule, 0 to 1"),
+    "guidance.audio_start": (0, 1, "a fraction of the schedule, 0 to 1"),
+    "guidance.image_scale": (0, 100, "0 to 100"),
+    "guidance.audio_scale": (0, 100, "0 to 100"),
+    "num_samples": (1, 100_000, "a whole number of at least 1"),
+    "batch_size": (1, 4096, "a whole number of at least 1"),
+    "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
+    "bootstrap": (0, 1_000_000, "a whole number of at least 0"),
+}
+STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
+         "train": (1, 100_000_000, "a whole number of at least 1")}
+CHOICES = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
+    "precision.trainer": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
+    "precision.matmul": ("highest", "high", "medium"),
+}
+
+
+def validate(cfg: DictConfig, task: str) -> None:
+    """Raise one UserError that lists everything wrong with `cfg`, a configuration of `task`."""
+    found = problems(cfg, task)
+    if found:
+        raise UserError("\n".join(found))
+
+
+def problems(cfg: DictConfig, task: str) -> list[str]:
+    """Everything wrong with `cfg`, one line each; empty when all is well."""
+    found = [f"{key}: no value; give {key}=…" for key in sorted(OmegaConf.missing_keys(cfg))]
+    ranges = {**RANGES, **({"steps": STEPS[task]} if task in STEPS else {})}
+    for key, (least, greatest, expected) in ranges.items():
+        value = _select(cfg, key, found)
+        # Written so that NaN fails too.
+        if isinstance(value, (int, float)) and not least <= value <= greatest:
+            found.append(f"{key}={value}: expected {expected}")
+    for key, choices in CHOICES.items():
+        value = _select(cfg, key, found)
+        if value is not None and value not in choices:
+            found.append(f"{key}={value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
+    rules = {"generate": _generate, "evaluate": _evaluate, "train": _train}
+    if task in rules:
+        rules[task](cfg, found)
+    return list(dict.fromkeys(found))
+
+
+def _select(cfg: DictConfig, key: str, found: list[str]) -> Any:
+    """The value of `key`, or None; an interpolation that leads nowhere is a problem."""
+    try:
+        return OmegaConf.select(cfg, key)
+    except OmegaConfBaseException as error:
+        found.append(f"{key}: {str(error).splitlines()[0]}")
+        return None
+
+
+def _generate(cfg: DictConfig, found: list[str]) -> None:
+    if cfg.prompts is not None:
+        found += _file_problems("prompts", cfg.prompts)
+    else:
+        found += [f"{key}={cfg[key]!r}: expected some words" for key in COLUMNS
+                  if not OmegaConf.is_missing(cfg, key) and not cfg[key].strip()]
+    starts = [_select(cfg, f"guidance.{branch}_start", found) for branch in ("image", "audio")]
+    if all(isinstance(start, (int, float)) and not math.isnan(start) and start > 0 for start in starts):
+        found.append(f"guidance.image_start={starts[0]} and guidance.audio_start={starts[1]}: one of them must "
+                     "be 0, for nothing would act before the earlier one")
+    _family(cfg, found)
+
+
+def _evaluate(cfg: DictConfig, found: list[str]) -> None:
+    given = [key for key in ("run", "pictures") if cfg[key] is not None]
+    if len(given) != 1:
+        found.append("run, pictures: give exactly one of run=DIR (a run folder of generate.py) and "
+                     f"pictures=DIR (a folder of png or npy); got {' and '.join(given) or 'neither'}")
+    for key in given:
+        if not Path(cfg[key]).is_dir():
+            siblings = Path(cfg[key]).parent
+            names = [path.name for path in siblings.iterdir()] if siblings.is_dir() else []
+            found.append(f"{key}={cfg[key]}: no such folder.{nearest(Path(cfg[key]).name, names)}")
+    if given == ["run"] and Path(cfg.run).is_dir() and not (Path(cfg.run) / "samples").is_dir():
+        found.append(f"run={cfg.run}: holds no folder samples; expected a run folder of generate.py")
+    if cfg.prompts is not None:
+        found += _file_problems("prompts", cfg.prompts)
+    if not OmegaConf.is_missing(cfg, "words"):
+        from .resources import words
+
+        try:
+            words(cfg.words)
+        except UserError as error:
+            found.append(f"words={cfg.words}: {error}")
+    _family(cfg, found)
+
+
+def _train(cfg: DictConfig, found: list[str]) -> None:
+    if cfg.model is None:
+        from .resources import ROOT
+
+        folder = ROOT / "configs" / "experiment"
+        names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+        found.append(f"experiment: nothing to train; give experiment=… (one of {', '.join(names)})")
+
+
+def _family(cfg: DictConfig, found: list[str]) -> None:
+    weights = _select(cfg, "family.weights", found)
+    if weights is not None and not Path(weights).is_dir():
+        remedy = "; `make pocket` trains them" if _select(cfg, "family.name", found) == "pocket" else ""
+        found.append(f"family.weights={weights}: no such folder{remedy}")
+
+
+def _file_problems(key: str, path: str) -> list[str]:
+    try:
+        read_pairs(path)
+    except UserError as error:
+        return [f"{key}={path}: {str(error).removeprefix(f'{path}: ')}"]
+    return []
