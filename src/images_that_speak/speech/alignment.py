@@ -39,8 +39,9 @@ def frame_phones(phones: Sequence[Phone], frames: int = 1024,
     """Which phone sounds in each frame, and how far through it the frame lies.
 
     Returns ids (frames,) int64, indices into PHONES, and position (frames,) float32 in [0, 1): 0 where the
-    phone begins. Frames that no phone covers are pauses; a pause's position runs through the whole gap, and
-    a symbol outside PHONES gets the id of `<unk>`. Speech beyond `seconds` is not seen.
+    phone begins. Frames that no phone covers are pauses; a pause's position is 0 throughout, since how long
+    the silence around the speech lasts says nothing about it. A symbol outside PHONES gets the id of
+    `<unk>`. Speech beyond `seconds` is not seen.
     """
     starts, ends = _times(phones)
     ids = np.array([PHONE_IDS.get(phone.symbol, PHONE_IDS[UNKNOWN]) for phone in phones], np.int64)
@@ -52,6 +53,7 @@ def frame_phones(phones: Sequence[Phone], frames: int = 1024,
     segment = np.clip(np.searchsorted(edges, centre, side="right") - 1, 0, len(owner) - 1)
     length = np.maximum(edges[segment + 1] - edges[segment], 1e-9)
     position = ((centre - edges[segment]) / length).astype(np.float32)
+    position[owner[segment] == PHONE_IDS[PAUSE]] = 0
     return owner[segment], np.clip(position, 0, np.nextafter(np.float32(1), np.float32(0)))
 
 
