@@ -34,8 +34,7 @@ IPA = {
     "d": "d", "dh": "ð", "eh": "ɛ", "er": "ɝ", "ey": "eɪ", "f": "f", "g": "ɡ", "hh": "h", "ih": "ɪ",
     "iy": "i", "jh": "dʒ", "k": "k", "l": "l", "m": "m", "n": "n", "ng": "ŋ", "ow": "oʊ",
     "oy": "ɔɪ", "p": "p", "r": "ɹ", "s": "s", "sh": "ʃ", "t": "t", "th": "θ", "uh": "ʊ", "uw": "u",
-    "v": "v", "w": "w", "y": "j", "z": "z",
-    "zh": "ʒ", PAUSE: "|", UNKNOWN: "?",
+    "v": "v", "w": "w", "y": "j", "z": "z", "zh": "ʒ", PAUSE: "|", UNKNOWN: "?",
 }
 
 # Where flite says a common word otherwise than cmudict's first entry.
@@ -104,9 +103,9 @@ def normalise_text(text: str) -> str:
     if foreign:
         closest = "".join(c for c in unicodedata.normalize("NFKD", plain) if c.isascii())
         hint = f" Did you mean {' '.join(closest.split())!r}?" if re.search("[a-z]", closest) else ""
-        raise UserError(f"text {text!r}: {', '.join(map(repr,
-    foreign))} (expected English words: the letters "
-                        f"a to z, digits and punctuation).{hint}")
+        named = ", ".join(repr(letter) for letter in foreign)
+        raise UserError(f"text {text!r}: {named} (expected English words: the letters a to z, digits and "
+                        f"punctuation).{hint}")
     words = (word.strip("'") for word in re.sub("[^a-z']+", " ", plain).split())
     plain = " ".join(word for word in words if word)
     if not plain:
