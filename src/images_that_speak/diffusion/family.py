@@ -1,0 +1,424 @@
+"""A family: an image branch and a speech branch in one latent space, and what turns latents into sound.
+
+`pocket_layout` and `stable_diffusion_layout` say where the parts lie and check that they are there, without
+loading a weight; `Family.load` loads those that are asked for. After that the two families are the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..audio.mel import MEL
+from ..errors import UserError, nearest
+from ..files import read_json, write_json
+from ..networks.condition import Condition
+from ..resources import weights_dir
+from ..speech.alignment import frame_phones, speech_activity
+from ..speech.phonemes import PHONE_IDS, UNKNOWN
+from .predictor import PREDICTION_TYPES, NoiseSchedule, Predictor
+
+if TYPE_CHECKING:
+    from ..speech.tts import Phone
+
+PARTS = ("image", "speech", "vae", "vocoder")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a family's parts lie, and the numbers that bind them.
+
+    unet, text_encoder, tokenizer: folders by branch, "image" and "speech"; a speech branch that reads
+        phonemes has no text encoder but an `adapter`.
+    lora: folder of `pytorch_lora_weights.safetensors` for the speech UNet.
+    vocoder: folder, or "griffin_lim".
+    prediction_type: by branch, what its UNet predicts.
+    latent_shape: (C, H, W). mean, std: per channel or one for all, latent = (z − mean)/std.
+    template: what the image prompt is put into at "{}", the form of caption the image branch was taught.
+    """
+
+    name: str
+    unet: dict[str, Path]
+    text_encoder: dict[str, Path]
+    tokenizer: dict[str, Path]
+    vae: Path
+    scheduler: Path
+    vocoder: Path | str
+    prediction_type: dict[str, str]
+    latent_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    voices: tuple[str, ...] = ()
+    adapter: Path | None = None
+    lora: Path | None = None
+    durations: Path | None = None
+    template: str = "{}"
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def speaks_phonemes(self) -> bool:
+        """Whether the speech branch reads phonemes with their times, or a text."""
+        return self.adapter is not None
+
+    def voice_id(self, voice: str | None) -> int:
+        """A voice's number, from 1; None is the first voice. Raises UserError on an unknown one."""
+        if not self.voices:
+            return 0
+        if voice is not None and voice not in self.voices:
+            raise UserError(f"voice={voice!r}: expected one of {', '.join(self.voices)}."
+                            f"{nearest(voice, self.voices)}")
+        return self.voices.index(voice) + 1 if voice else 1
+
+
+def write_card(folder: str | Path, *, voices: Sequence[str], latent_shape: Sequence[int],
+               latent_mean: Sequence[float], latent_std: Sequence[float], prediction_type: dict[str, str],
+               template: str = "{}", name: str = "pocket") -> None:
+    """Write `family.json`: the mel spec, and what binds the parts of a family folder."""
+    write_json(Path(folder) / "family.json", {
+        "name": name, "mel_spec_hash": MEL.hash, "mel_spec": MEL.to_dict(),
+        "latent_shape": list(latent_shape), "latent_mean": [float(x) for x in latent_mean],
+        "latent_std": [float(x) for x in latent_std],
+        "prediction_type": dict(prediction_type), "voices": list(voices), "template": template})
+
+
+def _there(path: Path, told: str) -> Path:
+    if not path.exists():
+        raise UserError(f"{path}: missing ({told})")
+    return path
+
+
+def _template(template: str | None, where: object) -> str:
+    template = template or "{}"
+    if template.count("{}") != 1:
+        raise UserError(f"{where}: template {template!r}: expected one {{}} for the prompt")
+    return template
+
+
+def pocket_layout(path: str | Path | None = None, template: str | None = None) -> Layout:
+    """The layout of a family folder as `make pocket` writes it; None is the embedded one.
+
+    Raises UserError when a part is missing, or when the weights were made for another mel spec.
+    """
+    root = Path(path) if path else weights_dir()
+    if not root.is_dir():
+        raise UserError(f"family.path={root}: no such folder (expected a family's weights)")
+    told = "part of the family's weights; make pocket writes it"
+    where = _there(root / "family.json", told)
+    card = read_json(where)
+    MEL.check(card.get("mel_spec"), where)
+    try:
+        shape, mean, std = (tuple(card[key]) for key in ("latent_shape", "latent_mean", "latent_std"))
+        kinds, voices = dict(card["prediction_type"]), tuple(card["voices"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error} missing or malformed (make pocket writes it)") from error
+    if len(shape) != 3 or len(mean) not in (1, shape[0]) or len(std) not in (1, shape[0]) or min(std) <= 0:
+        raise UserError(f"{where}: latent_shape {shape}, {len(mean)} means, {len(std)} deviations "
+                        "(expected (C, H, W) and one positive deviation a channel)")
+    for branch in ("image", "speech"):
+        if kinds.get(branch) not in PREDICTION_TYPES:
+            raise UserError(f"{where}: prediction_type of {branch} {kinds.get(branch)!r} "
+                            f"(expected one of {', '.join(PREDICTION_TYPES)})")
+    for part in ("vae", "scheduler", "image/unet", "image/text_encoder", "image/tokenizer", "speech/unet",
+                 "speech/adapter", "speech/durations"):
+        _there(root / part, told)
+    return Layout(
+        name=str(card.get("name", root.name)), unet={b: root / b / "unet" for b in ("image", "speech")},
+        text_encoder={"image": root / "image/text_encoder"}, tokenizer={"image": root / "image/tokenizer"},
+        vae=root / "vae", scheduler=root / "scheduler",
+        vocoder=root / "vocoder" if (root / "vocoder").is_dir() else "griffin_lim", prediction_type=kinds,
+        latent_shape=shape, mean=mean, std=std, voices=voices, adapter=root / "speech/adapter",
+        durations=root / "speech/durations", template=_template(template or card.get("template"), where),
+        schedule=_schedule(root / "scheduler"))
+
+
+def find_weights(name: str, key: str, offline: bool = False) -> Path:
+    """A local folder, or a repository of the hub (owner/name), fetched once and then found in its cache.
+
+    Raises UserError, naming the key, when it is neither or cannot be had.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UserError(f"{key}={name}: no such folder (expected a folder in diffusers layout, "
+                        "or owner/name on the hub)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        # The pipelines also hold pickled, single-file and half-precision copies of the same weights.
+        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=[
+            "*/config.json", "*/*_config.json", "*/vocab.json", "*/merges.txt", "*/special_tokens_map.json",
+            "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*/diffusion_pytorch_model.bin",
+            "*/pytorch_model.bin", "vocoder/*"]))
+    except LocalEntryNotFoundError as error:
+        told = ("not in the hub's cache, and family.offline=true" if offline
+                else "cannot be fetched (no network?)")
+        raise UserError(f"{key}={name}: {told}") from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(f"{key}={name}: cannot be fetched ({str(error).splitlines()[0]})") from error
+
+
+def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None, adapter: str | None = None,
+                            durations: str | None = None, voices: Sequence[str] = (),
+                            template: str | None = None, offline: bool = False) -> Layout:
+    """Stable Diffusion v1.5 and Auffusion (or any two pipelines that share its VAE).
+
+    Args:
+        image, speech: folders in diffusers layout or hub ids.
+        lora: folder of LoRA weights for the speech UNet, as training exports them.
+        adapter: folder of a phoneme adapter; without one the speech branch reads the audio prompt as a text.
+        durations: folder of a duration model; needed with an adapter.
+        voices: the adapter's voices in the order of their numbers.
+        offline: never ask the hub.
+    """
+    roots = {"image": find_weights(image, "family.image", offline),
+             "speech": find_weights(speech, "family.speech", offline)}
+    told = "part of a Stable Diffusion pipeline in diffusers layout"
+    for branch, root in roots.items():
+        _there(root / "unet", told)
+        if branch == "image" or adapter is None:
+            _there(root / "text_encoder", told)
+            _there(root / "tokenizer", told)
+    vae = _there(roots["image"] / "vae", told)
+    schedules = {branch: _schedule(_there(root / "scheduler", told)) for branch, root in roots.items()}
+    if adapter is not None and durations is None:
+        raise UserError("family.durations=null: a phoneme adapter needs a duration model's folder")
+    if lora is not None:
+        _there(Path(lora) / "pytorch_lora_weights.safetensors", "the LoRA that family.lora names")
+    config = read_json(_there(vae / "config.json", told))
+    for key, folder in (("adapter", adapter), ("durations", durations)):
+        if folder is not None:
+            _there(Path(folder), f"the folder that family.{key} names")
+    channels, scale = int(config["latent_channels"]), float(config.get("scaling_factor", 0.18215))
+    down = 2 ** (len(config["block_out_channels"]) - 1)
+    texts = [branch for branch in roots if branch == "image" or adapter is None]
+    return Layout(
+        name="sd15", unet={b: root / "unet" for b, root in roots.items()},
+        text_encoder={b: roots[b] / "text_encoder" for b in texts},
+        tokenizer={b: roots[b] / "tokenizer" for b in texts}, vae=vae, scheduler=roots["image"] / "scheduler",
+        vocoder=roots["speech"] / "vocoder" if (roots["speech"] / "vocoder").is_dir() else "griffin_lim",
+        prediction_type={b: s.get("prediction_type", "epsilon") for b, s in schedules.items()},
+        latent_shape=(channels, MEL.n_mels // down, MEL.frames // down),
+        mean=(float(config.get("shift_factor") or 0.0),), std=(1 / scale,), voices=tuple(voices),
+        adapter=Path(adapter) if adapter else None, lora=Path(lora) if lora else None,
+        durations=Path(durations) if durations else None, template=_template(template, "family.template"),
+        schedule=schedules["image"])
+
+
+def _schedule(folder: Path) -> dict[str, Any]:
+    """A scheduler's config, or UserError when its noise schedule is not Stable Diffusion's kind."""
+    where = folder / "scheduler_config.json"
+    config = read_json(where)
+    if config.get("beta_schedule") != "scaled_linear":
+        raise UserError(f"{where}: beta_schedule {config.get('beta_schedule')!r} (expected 'scaled_linear')")
+    return config
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """One error naming the folder for all that the libraries raise on missing, broken or foreign weights."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except SafetensorError as error:
+        raise UserError(f"{folder}: truncated or broken safetensors ({error}); fetch it again") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder}: cannot be loaded ({said})") from error
+
+
+def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """`cls.from_pretrained` of a local folder, for inference. Raises UserError when a weight is missing."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
+    with _reading(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded, info = cls.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True,
+                                           output_loading_info=True)
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"{folder}: lacks {len(missing)} weights, {missing[0]} among them; "
+                        "the file is truncated or of another model")
+    return loaded.eval().requires_grad_(False)
+
+
+def load_adapter(folder: Path, dtype: torch.dtype) -> Any:
+    """The phoneme adapter saved in `folder`, of the class that its config names."""
+    from ..networks.adapters import ADAPTERS
+
+    classes = {cls.__name__: cls for cls in ADAPTERS.values()}
+    name = read_json(folder / "config.json").get("_class_name")
+    if name not in classes:
+        raise UserError(f"{folder}/config.json: _class_name {name!r} (expected one of {', '.join(classes)})."
+                        f"{nearest(name, classes)}")
+    return load_model(classes[name], folder, dtype)
+
+
+@dataclass
+class Family:
+    """The loaded parts of a family; those not asked for are None or absent.
+
+    Everything here is inference: no gradients, `eval` mode.
+    """
+
+    layout: Layout
+    device: torch.device
+    predictors: dict[str, Predictor] = field(default_factory=dict)
+    conditioners: dict[str, nn.Module] = field(default_factory=dict)
+    vae: Any = None
+    vocoder: Any = None
+
+    @classmethod
+    def load(cls, source: Layout | str | Path | None = None, parts: Iterable[str] = PARTS, *,
+             device: str = "cpu", dtype: str = "float32", vocoder: str | Path | None = None) -> Family:
+        """Load `parts` of a layout, or of a pocket family's folder (None: the embedded one).
+
+        Args:
+            parts: of "image", "speech", "vae", "vocoder".
+            device: "cpu", "cuda", "cuda:1", … or "auto".
+            dtype: of the UNets and text encoders, a key of DTYPES. The VAE stays in float32 on the CPU.
+            vocoder: another vocoder folder, or "griffin_lim".
+
+        Raises UserError on missing, truncated or foreign weights, or an unknown part, device or dtype.
+        """
+        layout = source if isinstance(source, Layout) else pocket_layout(source)
+        parts = tuple(parts)
+        if unknown := [part for part in parts if part not in PARTS]:
+            raise UserError(f"parts: {unknown[0]!r}: expected some of {', '.join(PARTS)}."
+                            f"{nearest(unknown[0], PARTS)}")
+        if dtype not in DTYPES:
+            raise UserError(f"precision.dtype={dtype!r}: expected one of {', '.join(DTYPES)}."
+                            f"{nearest(dtype, DTYPES)}")
+        family = cls(layout, find_device(device))
+        for branch in ("image", "speech"):
+            if branch in parts:
+                family._load_branch(branch, DTYPES[dtype])
+        if "vae" in parts:
+            from diffusers import AutoencoderKL
+
+            precision = DTYPES[dtype] if family.device.type == "cuda" else torch.float32
+            family.vae = load_model(AutoencoderKL, layout.vae, precision).to(family.device)
+        if "vocoder" in parts:
+            from ..audio.vocoder import load_vocoder
+
+            family.vocoder = load_vocoder(vocoder or layout.vocoder).to(family.device)
+        return family
+
+    def _load_branch(self, branch: str, dtype: torch.dtype) -> None:
+        from diffusers import UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        from ..networks.text import TextConditioner
+
+        layout = self.layout
+        unet = load_model(UNet2DConditionModel, layout.unet[branch], dtype)
+        if unet.config.in_channels != layout.latent_shape[0]:
+            raise UserError(f"{layout.unet[branch]}: made for {unet.config.in_channels} latent channels "
+                            f"(expected {layout.latent_shape[0]}, as the autoencoder has)")
+        if branch == "speech" and layout.lora is not None:
+            with _reading(layout.lora):
+                unet.load_lora_adapter(str(layout.lora), prefix="unet", local_files_only=True,
+                                       weight_name="pytorch_lora_weights.safetensors")
+                unet.fuse_lora()
+        if branch in layout.text_encoder:
+            encoder = load_model(CLIPTextModel, layout.text_encoder[branch], dtype)
+            words = layout.tokenizer[branch]
+            with _reading(words):
+                tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
+            conditioner: nn.Module = TextConditioner(encoder, tokenizer)
+        else:
+            assert layout.adapter is not None
+            conditioner = load_adapter(layout.adapter, dtype)
+        config = layout.schedule
+        schedule = NoiseSchedule(int(config.get("num_train_timesteps", 1000)), float(config["beta_start"]),
+                                 float(config["beta_end"]))
+        self.conditioners[branch] = conditioner.to(self.device)
+        self.predictors[branch] = Predictor(unet.to(self.device), schedule, layout.prediction_type[branch])
+
+    @torch.no_grad()
+    def text_condition(self, branch: str, prompts: Sequence[str]) -> Condition:
+        """The condition of B texts; the image branch's are put into the template first."""
+        conditioner = self.conditioners[branch]
+        if branch == "image":
+            prompts = [self.layout.template.replace("{}", prompt) for prompt in prompts]
+        return conditioner.encode({"input_ids": conditioner.tokenize(list(prompts)).to(self.device)})
+
+    @torch.no_grad()
+    def phone_condition(self, plans: Sequence[Sequence[Phone]], voices: Sequence[int]) -> Condition:
+        """The condition of B phrases, each a list of phones with times, spoken by voices (numbers from 1)."""
+        batch = {key: value.to(self.device) for key, value in phone_batch(plans, voices).items()}
+        return self.conditioners["speech"].encode(batch)
+
+    @torch.no_grad()
+    def null(self, branch: str, n: int) -> Condition:
+        """The condition of n samples about which nothing is said."""
+        return self.conditioners[branch].null(n)
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(B, 256, 1024) pictures in [0, 1] → (B, C, H, W) normalised latents, the posterior's mean."""
+        channels = int(self.vae.config.in_channels)
+        x = (pictures * 2 - 1)[:, None].expand(-1, channels, -1, -1).to(self.device, self.vae.dtype)
+        z = self.vae.encode(x).latent_dist.mean.float()
+        mean, std = self._statistics(z)
+        return (z - mean) / std
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, H, W) normalised latents → (B, 256, 1024) pictures in [0, 1], on the CPU.
+
+        A colour autoencoder's picture is the mean of its channels. One at a time: the decoder's feature maps
+        are by far the largest tensors of a generation.
+        """
+        mean, std = self._statistics(latents)
+        z = (latents * std + mean).to(self.device, self.vae.dtype)
+        decoded = [self.vae.decode(one[None]).sample.float().mean(1) for one in z]
+        return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1).cpu()
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(x, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+                     for x in (self.layout.mean, self.layout.std))
+        return mean, std
+
+
+def find_device(device: str) -> torch.device:
+    """"auto" is the first GPU, or else the CPU. Raises UserError on a device this machine lacks."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"family.device={device!r}: expected auto, cpu or cuda") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"family.device={device!r}: this machine has {torch.cuda.device_count()} GPUs "
+                        "(use family.device=cpu)")
+    return found
+
+
+def phone_batch(plans: Sequence[Sequence[Phone]], voices: Sequence[int]) -> dict[str, Tensor]:
+    """What the phoneme adapters read of B phrases: "phones", "phone_mask", "frame_phones", "frame_position",
+    "voice". L is the longest phrase; padding has id 0."""
+    ids = [torch.tensor([PHONE_IDS.get(p.symbol, PHONE_IDS[UNKNOWN]) for p in plan]) for plan in plans]
+    phones = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=0)
+    lengths = torch.tensor([len(plan) for plan in plans])
+    frames = [frame_phones(plan, MEL.frames) for plan in plans]
+    return {"phones": phones, "phone_mask": torch.arange(phones.shape[1])[None] < lengths[:, None],
+            "frame_phones": torch.stack([torch.from_numpy(ids) for ids, _ in frames]),
+            "frame_position": torch.stack([torch.from_numpy(position) for _, position in frames]),
+            "voice": torch.tensor(list(voices))}
+
+
+def activity(plans: Sequence[Sequence[Phone]]) -> Tensor:
+    """(B, 1024) in [0, 1]: the share of each frame in which a phone sounds."""
+    return torch.stack([torch.from_numpy(speech_activity(plan, MEL.frames)) for plan in plans])

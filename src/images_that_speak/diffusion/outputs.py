@@ -1,0 +1,55 @@
+"""Sample folders: image.png, spectrogram.png, speech.wav, and sample.json last, which makes them complete.
+
+What is seen is what is played: the picture is brought to 8 bits first, and the speech is decoded from those.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from ..audio.mel import MEL
+from ..audio.picture import colour_map, quantise, write_png
+from ..errors import UserError
+from ..files import atomic_path, atomic_write, read_json, write_json
+
+FILES = ("image.png", "spectrogram.png", "speech.wav", "sample.json")
+
+
+def read_complete(folder: Path, sample_id: str) -> dict[str, Any] | None:
+    """The record of a sample that is whole, or None when it still has to be made."""
+    if not all((folder / name).is_file() for name in FILES):
+        return None
+    try:
+        record = read_json(folder / "sample.json")
+    except UserError:
+        return None
+    return record if isinstance(record, dict) and record.get("sample_id") == sample_id else None
+
+
+def write_sample(folder: Path, picture: np.ndarray, vocoder: Any, record: dict[str, Any]) -> dict[str, Any]:
+    """Write a sample folder and return the record.
+
+    Args:
+        picture: (256, 1024) in [0, 1].
+        vocoder: decodes the 8-bit picture into the wave.
+        record: what sample.json holds.
+
+    Raises UserError when the disk is full or the folder cannot be written; files already there stay whole.
+    """
+    seen = quantise(picture)
+    wave = vocoder.decode_picture(seen[None])[0]
+    write_png(folder / "image.png", seen)
+    with atomic_path(folder / "spectrogram.png") as temporary:
+        colour_map(seen).save(temporary, format="PNG")
+    # soundfile reports a full disk as an error of its own, without a cause; plain bytes tell the truth.
+    sound = BytesIO()
+    soundfile.write(sound, np.clip(np.asarray(wave, np.float32), -1, 1), MEL.sample_rate, subtype="PCM_16",
+                    format="WAV")
+    atomic_write(folder / "speech.wav", sound.getvalue())
+    write_json(folder / "sample.json", record)
+    return record
