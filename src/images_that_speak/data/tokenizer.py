@@ -36,8 +36,8 @@ def build_tokenizer(out_dir: str | Path, vocab_size: int = 1024) -> CLIPTokenize
     learner.train_from_iterator([caption.text for caption in captions()], trainer)
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     merges = merges[: vocab_size - 2 * len(letters) - 2]
-    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
-    vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocab = {token: index for index, token in enumerate(dict.fromkeys([*tokens, START, END]))}
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CONTEXT)
     tokenizer.save_pretrained(str(out_dir))
     return CLIPTokenizer.from_pretrained(str(out_dir))

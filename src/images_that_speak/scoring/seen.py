@@ -1,0 +1,203 @@
+"""Reading pictures: what a CLIP model sees in them.
+
+The protocol is that of Images that Sound: 256x256 crops slid by 32 over the 256x1024 picture (25 of them),
+and the mean of their cosines with the text. A plain CLIP preprocess would cut out the middle quarter. Scores
+of different models are not comparable, so each result names its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UserError, nearest
+from ..resources import weights_dir
+
+SHAPE = (256, 1024)
+CROP, STRIDE = 256, 32
+CROPS = (SHAPE[1] - CROP) // STRIDE + 1
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Which text each picture is taken for.
+
+    ranks: (N,) place of the true text among all texts, from 1; a tie counts against it. chosen: the best text
+    of each picture.
+    """
+
+    ranks: np.ndarray
+    chosen: tuple[str, ...]
+
+    @property
+    def top1(self) -> float:
+        """The share of pictures whose true text is the best one."""
+        return float((self.ranks == 1).mean())
+
+
+def as_batch(pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+    """Pictures (256, 1024), uint8 or floats in [0, 1] → (N, 256, 1024) float32 in [0, 1].
+
+    Raises UserError on no picture, another shape or type, NaN, or values out of range.
+    """
+    if len(pictures) == 0:
+        raise UserError("no picture to read (expected at least one)")
+    batch = []
+    for index, picture in enumerate(pictures):
+        picture = np.asarray(picture)
+        where = f"picture {index}"
+        if picture.shape != SHAPE:
+            raise UserError(f"{where}: shape {picture.shape} (expected {SHAPE})")
+        if picture.dtype == np.uint8:
+            picture = picture.astype(np.float32) / 255
+        elif not np.issubdtype(picture.dtype, np.floating):
+            raise UserError(f"{where}: holds {picture.dtype} (expected uint8, or floats in [0, 1])")
+        elif not np.isfinite(picture).all():
+            raise UserError(f"{where}: holds NaN or infinity (expected values in [0, 1])")
+        elif picture.min() < -1e-3 or picture.max() > 1 + 1e-3:
+            raise UserError(
+                f"{where}: values in [{picture.min():.3g}, {picture.max():.3g}] (expected [0, 1])"
+            )
+        batch.append(np.clip(picture, 0, 1).astype(np.float32))
+    return torch.from_numpy(np.stack(batch))
+
+
+def crops(pictures: Tensor) -> Tensor:
+    """(N, 256, 1024) → (N, 25, 256, 256), from left to right."""
+    return pictures.unfold(2, CROP, STRIDE).permute(0, 2, 1, 3)
+
+
+class PictureReader:
+    """A CLIP model with the 25-crop protocol.
+
+    model, tokenizer: as open_clip builds them. name: which model it is, for results. pictures_per_batch: how
+    many pictures' crops go through the model at once.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, name: str, device: str = "cpu", pictures_per_batch: int = 4
+    ):
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.device = device
+        self.pictures_per_batch = pictures_per_batch
+        preprocess = model.visual.preprocess_cfg
+        size = preprocess["size"]
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.mean = torch.tensor(preprocess["mean"], device=device)[:, None, None]
+        self.std = torch.tensor(preprocess["std"], device=device)[:, None, None]
+
+    @torch.inference_mode()
+    def embed_crops(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+        """(N, 25, D): an embedding of norm 1 for each crop."""
+        found = []
+        for part in as_batch(pictures).split(self.pictures_per_batch):
+            squares = crops(part).flatten(0, 1)[:, None].to(self.device)
+            if self.size != (CROP, CROP):
+                squares = F.interpolate(
+                    squares, self.size, mode="bicubic", antialias=True, align_corners=False
+                ).clamp(0, 1)
+            embedded = self.model.encode_image((squares - self.mean) / self.std, normalize=True)
+            found.append(embedded.float().cpu().unflatten(0, (len(part), CROPS)))
+        return torch.cat(found)
+
+    def embed_pictures(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+        """(N, D): the mean of the crops' embeddings. Its product with a text is the mean of the cosines."""
+        return self.embed_crops(pictures).mean(1)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """(M, D), norm 1. Raises UserError on no text or an empty one."""
+        texts = list(texts)
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise UserError(f"texts={texts!r:.80}: expected at least one, none of them empty")
+        ids = self.tokenizer(texts).to(self.device)
+        return self.model.encode_text(ids, normalize=True).float().cpu()
+
+    def similarities(self, pictures: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str]) -> Tensor:
+        """(N, M): 100 · mean over crops of the cosine, of every picture with every text."""
+        return 100 * self.embed_pictures(pictures) @ self.embed_texts(texts).T
+
+    def score(self, pictures: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """(N,): the CLIP score of each picture with its own text."""
+        if len(pictures) != len(texts):
+            raise UserError(f"{len(pictures)} pictures but {len(texts)} texts (expected one text a picture)")
+        embedded, own = self.embed_pictures(pictures), self.embed_texts(texts)
+        return (100 * (embedded * own).sum(1)).numpy()
+
+    def retrieve(
+        self,
+        pictures: Sequence[np.ndarray] | np.ndarray,
+        texts: Sequence[str],
+        choices: Sequence[str] | None = None,
+    ) -> Retrieval:
+        """Find each picture's own text, `texts[i]`, among `choices` (all different texts by default)."""
+        if len(pictures) != len(texts):
+            raise UserError(f"{len(pictures)} pictures but {len(texts)} texts (expected one text a picture)")
+        choices = list(dict.fromkeys(texts if choices is None else choices))
+        for text in texts:
+            if text not in choices:
+                raise UserError(f"text {text!r} is not among the choices.{nearest(text, choices)}")
+        table = self.similarities(pictures, choices)
+        own = table.gather(1, torch.tensor([[choices.index(text)] for text in texts]))
+        best = table.argmax(1).tolist()
+        return Retrieval((table >= own).sum(1).numpy(), tuple(choices[index] for index in best))
+
+
+def load_picture_reader(
+    model: str = "pocket",
+    pretrained: str | None = None,
+    device: str = "cpu",
+    pictures_per_batch: int = 4,
+) -> PictureReader:
+    """A reader from the pocket family ("pocket"), a folder that open_clip can load, or an open_clip model.
+
+    model: "pocket", a folder with `open_clip_config.json`, or a name such as "ViT-B-16". pretrained: with a
+    name, a tag ("laion2b_s34b_b88k"), a weights file, or a folder that holds one. Raises UserError when
+    nothing can be loaded from there.
+    """
+    import open_clip
+    from safetensors import SafetensorError
+
+    folder = weights_dir() / "clip" if model == "pocket" else Path(model)
+    if (folder / "open_clip_config.json").exists():
+        if not list(folder.glob("*.safetensors")):
+            raise UserError(f"{folder}: holds no weights (expected open_clip_model.safetensors)")
+        name, source, pretrained = folder.name if model != "pocket" else model, f"local-dir:{folder}", None
+    elif model == "pocket" or folder.is_dir():
+        raise UserError(f"{folder}: no CLIP model here (expected open_clip_config.json and its weights)")
+    elif model not in open_clip.list_models():
+        raise UserError(
+            f"reader.picture.model={model!r}: neither a folder nor a model of open_clip."
+            f"{nearest(model, ['pocket', *open_clip.list_models()])}"
+        )
+    else:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        if pretrained and Path(pretrained).is_dir():
+            files = sorted(file for kind in ("*.safetensors", "*.bin", "*.pt")
+                           for file in Path(pretrained).glob(kind))
+            if not files:
+                raise UserError(f"{pretrained}: holds no weights (expected a safetensors, bin or pt file)")
+            pretrained = str(files[0])
+        elif not pretrained or (pretrained not in tags and not Path(pretrained).exists()):
+            known = nearest(str(pretrained), tags) or f" Its tags: {', '.join(tags)}."
+            raise UserError(
+                f"reader.picture.pretrained={pretrained!r}: expected a tag of {model}, a weights file or a "
+                f"folder.{known}"
+            )
+        name, source = f"{model}/{Path(pretrained).stem}", model
+    try:
+        network = open_clip.create_model(source, pretrained)
+        tokenizer = open_clip.get_tokenizer(source)
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source.removeprefix('local-dir:')}: cannot be loaded ({reason})") from error
+    return PictureReader(network, tokenizer, name, device, pictures_per_batch)
