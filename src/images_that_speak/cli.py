@@ -21,7 +21,10 @@ def launch(task: str, target: str) -> None:
     if {"--help", "-h"} & set(arguments):
         from .help import help_text
 
-        print(help_text(task))
+        try:
+            print(help_text(task), flush=True)
+        except BrokenPipeError:  # `--help | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     from .errors import UserError
 
@@ -72,7 +75,10 @@ def run_task(cfg: Any, task: str, target: str) -> Any:
         print(runs.describe(result))
         return result
     module, _, name = target.rpartition(".")
-    return getattr(importlib.import_module(module), name)(cfg)
+    result = getattr(importlib.import_module(module), name)(cfg)
+    if task == "corpus":  # the others print their own tables
+        print(result)
+    return result
 
 
 def _overrides(arguments: list[str]) -> list[str]:

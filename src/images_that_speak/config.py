@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import hydra
@@ -43,7 +43,7 @@ OmegaConf.register_new_resolver(
 
 
 def compose(task: str, overrides: Iterable[str] = ()) -> DictConfig:
-    """The configuration of `task` (train, generate, evaluate or corpus) with `overrides` as on the command line.
+    """The configuration of `task` (train, generate, evaluate, corpus), overridden as on the command line.
 
     Raises UserError naming every override that does not fit and every value out of range.
     """
@@ -59,7 +59,7 @@ def _compose(task: str, overrides: Sequence[str]) -> DictConfig:
         return hydra.compose(task, list(overrides))
 
 
-@lru_cache(maxsize=None)
+@cache
 def defaults(task: str) -> DictConfig:
     """The configuration of `task` when nothing is chosen."""
     return _compose(task, ())
@@ -157,8 +157,7 @@ def check(task: str, overrides: Sequence[str], multirun: bool = False) -> list[s
                 found.append(explain(task, text, reason, kept))
         if len(kept) == len(firsts):
             raise UserError(f"configs/{task}.yaml: {_first_line(error)}") from error
-        cfg, choices = _compose(task, kept), [ways for ways in choices if ways[:1] != ways[:1] or ways[0] in kept]
-        firsts = kept
+        cfg, firsts = _compose(task, kept), kept
     found += problems(cfg, task)
     for ways in choices:
         for way in ways[1:]:
@@ -188,7 +187,8 @@ def explain(task: str, override: str, error: Exception, others: Sequence[str] = 
     sections = {".".join(name.split(".")[:n]) for name in known for n in range(1, name.count(".") + 2)}
     if known and key not in sections and not key.startswith("hydra"):
         groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
-        return f"{override}: unknown key {key!r}.{nearest(key, [*known, *groups]) or f' See --help for {task}.'}"
+        hint = nearest(key, [*known, *groups]) or " --help lists them all."
+        return f"{override}: unknown key {key!r}.{hint}"
     return f"{override}: {_first_line(error)}"
 
 
@@ -236,7 +236,7 @@ def _within(name: str, parents: Iterable[str]) -> bool:
 
 
 def unbound(node: Any, where: str = "", given: Iterable[str] = ()) -> list[str]:
-    """What the `_target_`s within `node` would not take: wrong names of arguments, targets that are not allowed.
+    """What is wrong with the `_target_`s within `node`: not allowed, or no argument of that name.
 
     Required arguments may be missing, for code adds some; `given` are those it adds to the outermost.
     """

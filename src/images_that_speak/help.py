@@ -43,8 +43,8 @@ def help_text(task: str) -> str:
         chosen = CONFIGS / group / f"{choice}.yaml"
         if group not in ("paths", "hydra") and chosen.exists():
             rows += [(f"{group}.{key}", value, comment) for key, value, comment in options(chosen)]
-    rows += [(f"paths.{key}", value, comment) for key, value, comment in options(CONFIGS / "paths/default.yaml")
-             if key == "logs" or task in ("train", "corpus")]
+    paths = options(CONFIGS / "paths/default.yaml")
+    rows += [(f"paths.{key}", value.replace("${root:}/", ""), comment) for key, value, comment in paths]
     out = [describe(path), "", f"usage: {command} [key=value …] [-m key=value,value …]", "", "examples:",
            *(f"  {example}" for example in examples), "", "options (key, default, meaning):"]
     width = max((len(key) for key, _, _ in rows), default=0)

@@ -63,7 +63,8 @@ def _csv_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[int
 
 
 def _checked(path: Path, rows: list[tuple[int, dict[str, str]]], columns: tuple[str, ...]) -> list[Pair]:
-    empty = [f"line {number} has no {name}" for number, row in rows for name in columns if not row[name].strip()]
+    empty = [f"line {number} has no {name}" for number, row in rows for name in columns
+             if not row[name].strip()]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise UserError(f"{path}: {'; '.join(empty[:5])}{more}")

@@ -80,8 +80,8 @@ def _generate(cfg: DictConfig, found: list[str]) -> None:
                   if not OmegaConf.is_missing(cfg, key) and not cfg[key].strip()]
     starts = [_select(cfg, f"guidance.{branch}_start", found) for branch in ("image", "audio")]
     if all(isinstance(start, (int, float)) and not math.isnan(start) and start > 0 for start in starts):
-        found.append(f"guidance.image_start={starts[0]} and guidance.audio_start={starts[1]}: one of them must "
-                     "be 0, for nothing would act before the earlier one")
+        found.append(f"guidance.image_start={starts[0]} and guidance.audio_start={starts[1]}: one of them "
+                     "must be 0, for nothing would act before the earlier one")
     _family(cfg, found)
 
 
@@ -115,14 +115,16 @@ def _train(cfg: DictConfig, found: list[str]) -> None:
 
         folder = ROOT / "configs" / "experiment"
         names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-        found.append(f"experiment: nothing to train; give experiment=… (one of {', '.join(names)})")
+        found.append("experiment: nothing to train; give experiment=… or model=…"
+                     + (f" (experiments: {', '.join(names)})" if names else ""))
 
 
 def _family(cfg: DictConfig, found: list[str]) -> None:
-    weights = _select(cfg, "family.weights", found)
-    if weights is not None and not Path(weights).is_dir():
-        remedy = "; `make pocket` trains them" if _select(cfg, "family.name", found) == "pocket" else ""
-        found.append(f"family.weights={weights}: no such folder{remedy}")
+    """The embedded weights are a folder; those of the hub are looked for when they are loaded."""
+    path = _select(cfg, "family.weights", found)
+    if path is not None and not (Path(path) / "family.json").is_file():
+        found.append(f"family.weights={path}: holds no family.json; expected a family's weights, as "
+                     "`make pocket` writes them")
 
 
 def _file_problems(key: str, path: str) -> list[str]:

@@ -1,1 +1,18 @@
-"""Run folders: identity, resuming, metrics, results."""
+"""Run folders: identity, resuming, metrics, results, loggers. Imports neither torch nor Lightning.
+
+    with open_run(cfg, "generate") as run:
+        if run.result is None:
+            ...  # write run.sample_dir(sample_id), call run.log({"loss": 1.0}, step)
+            run.finish({"wer": 0.1})
+
+A run is what its task and its changed configuration say (identity.py). A run folder holds `run.json` (status,
+identity, commands, W&B id), `config.yaml`, `metrics.jsonl`, `samples/<sample_id>/`, `README.md` and, written
+last, `result.json`: where that is, nothing is left to do.
+"""
+
+from __future__ import annotations
+
+from .identity import Identity, identify
+from .run import Run, describe, finished, open_run
+
+__all__ = ["Identity", "Run", "describe", "finished", "identify", "open_run"]

@@ -1,0 +1,98 @@
+"""What makes two commands the same run: the task and what its configuration changes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from .. import config
+from ..files import content_hash
+
+# Where a run writes, what watches it and where it computes do not make it another run.
+VOLATILE = ("paths", "logger", "fresh", "device")
+# A sample does not depend on its batch; a training does.
+VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
+# These count by what lies there, not by their name.
+INPUTS = ("prompts", "words", "run", "pictures")
+HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`hash`: 10 hex digits; `name`: readable, for the folder; `changed`: {dotted key: value}."""
+
+    task: str
+    hash: str
+    name: str
+    changed: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}__{self.hash}"
+
+
+def identify(cfg: DictConfig, task: str) -> Identity:
+    """The identity of `cfg`, a configuration of `task`.
+
+    Two configurations have the same hash when they differ only in what is volatile, however they were
+    written. Input files and the family's weights count by their content, so changing them is another run.
+    """
+    changed = {key: value for key, value in config.changed(cfg, task).items() if not _volatile(key, task)}
+    content = {key: seen for key in INPUTS if (seen := _content(OmegaConf.select(cfg, key)))}
+    weights = OmegaConf.select(cfg, "family.weights") if task in ("generate", "evaluate") else None
+    if weights is not None and Path(weights).is_dir():
+        content["family.weights"] = weights_fingerprint(Path(weights))
+    counted = {key: value for key, value in changed.items() if key not in content}
+    digest = content_hash({"task": task, "changed": counted, "content": content}, 10)
+    return Identity(task, digest, _readable(changed, task), changed)
+
+
+def _volatile(key: str, task: str) -> bool:
+    return key.split(".")[0] in (*VOLATILE, *VOLATILE_FOR.get(task, ()))
+
+
+def _content(value: Any) -> str | None:
+    """What lies at the path `value`: a hash of a file; of a folder, its place and the pictures in it."""
+    if not isinstance(value, str) or not Path(value).exists():
+        return None
+    path = Path(value)
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    pictures = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
+                for p in sorted(path.rglob("*")) if p.suffix.lower() in (".png", ".npy")]
+    return content_hash([str(path.resolve()), pictures])
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """12 hex digits that change when the weights or their configurations do."""
+    files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".safetensors", ".json", ".pt", ".bin")]
+    whole = sum(p.stat().st_size for p in files) <= HASHED_WHOLE
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+        if whole:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _readable(changed: dict[str, Any], task: str) -> str:
+    """A short name from the overrides of the command line, or from what is changed where there is none."""
+    if HydraConfig.initialized():
+        overrides = [text.lstrip("+~") for text in HydraConfig.get().overrides.task]
+        pairs = [text.partition("=")[::2] for text in overrides]
+    else:
+        pairs = [(key, str(value)) for key, value in changed.items()]
+    words = []
+    for key, value in pairs:
+        if not _volatile(key, task):
+            value = Path(value).name if key in INPUTS else value
+            words.append(f"{key.split('.')[-1]}-{value}")
+    # Only letters that need no quotes on a command line, in Hydra or in a shell.
+    name = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.") for word in words) or "default"
+    return name if len(name) <= 80 else name[:80].rstrip("-_.")

@@ -1,0 +1,371 @@
+"""A run folder, from opening to its result."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from .. import config
+from ..errors import UserError
+from ..files import atomic_write, content_hash, read_json, write_json
+from ..resources import ROOT
+from .identity import Identity, identify
+
+log = logging.getLogger(__name__)
+LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "peft", "hydra-core")
+
+
+def open_run(cfg: DictConfig, task: str) -> Run:
+    """The run folder of `cfg`, a configuration of `task`: a new one, or the one to go on with.
+
+    With `fresh: true` always a new one, beside those that exist. To be used as a context manager.
+    """
+    identity = identify(cfg, task)
+    attempts = _attempts(cfg, identity)
+    if not attempts:
+        folder = _home(cfg, task) / identity.folder
+    elif cfg.fresh:
+        folder = attempts[-1].with_name(f"{attempts[0].name.split('__')[0]}__{identity.hash}"
+                                        f".{_number(attempts[-1]) + 1}")
+    else:
+        folder = attempts[-1]
+    return Run(folder, cfg, identity)
+
+
+def finished(cfg: DictConfig, task: str) -> tuple[Path, dict[str, Any]] | None:
+    """The folder and the result of the run of `cfg` when there is nothing left to do, else None."""
+    if "fresh" not in cfg or cfg.fresh:
+        return None
+    attempts = _attempts(cfg, identify(cfg, task))
+    if not attempts or not (attempts[-1] / "result.json").exists():
+        return None
+    return attempts[-1], read_json(attempts[-1] / "result.json")
+
+
+def _home(cfg: DictConfig, task: str) -> Path:
+    return Path(cfg.paths.logs) / task
+
+
+def _attempts(cfg: DictConfig, identity: Identity) -> list[Path]:
+    """The folders of this identity, the oldest first: …__hash, …__hash.2, and so on."""
+    home = _home(cfg, identity.task)
+    found = [p for p in home.glob(f"*__{identity.hash}*") if p.is_dir()] if home.is_dir() else []
+    return sorted(found, key=_number)
+
+
+def _number(folder: Path) -> int:
+    tail = folder.name.rpartition("__")[2].partition(".")[2]
+    return int(tail) if tail.isdigit() else 1
+
+
+class Run:
+    """One run and its folder.
+
+    Attributes:
+        dir: the folder. name: its name. task: train, generate or evaluate.
+        result: what `finish` wrote, or None while there is something left to do.
+        resumed: whether the folder was begun by an earlier command.
+        identity: hash and changed configuration.
+    """
+
+    def __init__(self, folder: Path, cfg: DictConfig, identity: Identity):
+        self.dir = folder
+        self.name = folder.name
+        self.task = identity.task
+        self.cfg = cfg
+        self.identity = identity
+        self.result: dict[str, Any] | None = None
+        self.resumed = False
+        self._lock: Any = None
+        self._info: dict[str, Any] = {}
+        self._samples_logged = False
+
+    # --- opening and closing
+
+    def __enter__(self) -> Run:
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.dir / ".lock", "a+")
+        except OSError as error:
+            logs = self.cfg.paths.logs
+            raise UserError(f"paths.logs={logs}: cannot be written ({error.strerror})") from error
+        try:
+            # Let go by the system when the process ends, however it ends.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise UserError(f"{self.dir}: {holder} is at work on this very run; wait for it, or give "
+                            "fresh=true for a run of its own") from error
+        self._lock.seek(0)
+        self._lock.truncate()
+        self._lock.write(f"process {os.getpid()} on {platform.node()}")
+        self._lock.flush()
+        before = read_json(self.dir / "run.json") if (self.dir / "run.json").exists() else {}
+        self.resumed = bool(before)
+        if (self.dir / "result.json").exists():
+            self.result = read_json(self.dir / "result.json")
+        self._warn_of_other_defaults()
+        _drop_half_line(self.metrics_path)
+        resolved = OmegaConf.to_container(self.cfg, resolve=True)
+        self._info = {
+            "task": self.task, "name": self.name, "hash": self.identity.hash, "status": "running",
+            "changed": self.identity.changed, "config_hash": content_hash(resolved),
+            "wandb_id": before.get("wandb_id"), "created": before.get("created", _now()),
+            "commands": [*before.get("commands", []), _provenance()]}
+        if self.result is None:
+            text = OmegaConf.to_yaml(self.cfg, resolve=True)
+            atomic_write(self.dir / "config.yaml", f"# {self._info['commands'][-1]['command']}\n{text}")
+            self._save()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                status = "finished" if self.result is not None else "interrupted"
+            else:
+                status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
+            self._close_loggers(crashed=error is not None)
+            if self._info.get("status") == "running":
+                # The disk may be full: the error that brought us here is the one to report.
+                try:
+                    self._save(status=status, **({"error": f"{kind.__name__}: {error}"} if kind else {}))
+                except UserError:
+                    if error is None:
+                        raise
+        finally:
+            self._lock.close()
+
+    def _save(self, **values: Any) -> None:
+        self._info.update(values, updated=_now())
+        write_json(self.dir / "run.json", self._info)
+
+    def _warn_of_other_defaults(self) -> None:
+        """Defaults may have moved since the folder was begun; the identity does not show that."""
+        path = self.dir / "config.yaml"
+        if not path.exists():
+            return
+        before = config.flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+        after = config.flatten(OmegaConf.to_container(self.cfg, resolve=True))
+        written = config.flatten(OmegaConf.to_container(self.cfg, resolve=False))
+        volatile = ("paths", "logger", "fresh", "device", "batch_size")
+        moved = [f"{key}: {before.get(key)} → {value}" for key, value in after.items()
+                 if before.get(key) != value and key.split(".")[0] not in volatile
+                 and "${" not in str(written.get(key))]
+        if moved:
+            log.warning("%s was begun with other defaults (%s); fresh=true starts anew", self.dir,
+                        "; ".join(moved[:5]))
+
+    # --- what a task uses
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.dir / "metrics.jsonl"
+
+    @property
+    def samples_dir(self) -> Path:
+        return self.dir / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.dir / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, or None."""
+        path = self.checkpoints / "last.ckpt"
+        return path if path.exists() else None
+
+    def sample_dir(self, sample_id: str) -> Path:
+        """The folder of one sample, made when it is not there."""
+        folder = self.samples_dir / sample_id
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+        return folder
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Append a line to metrics.jsonl, and hand the numbers to the loggers that are open.
+
+        For generating and evaluating; a training is logged by Lightning (see metrics.py).
+        """
+        append_metrics(self.metrics_path, metrics, step)
+        if self.wandb is not None:
+            self.wandb.log({**metrics, "trainer/global_step": step})
+
+    def log_samples(self, folders: Iterable[str | Path] | None = None) -> None:
+        """Show sample folders in the loggers of the configuration; by default those of this run.
+
+        Called by `finish` where it has not been called before.
+        """
+        from .samples import log_samples
+
+        self._samples_logged = True
+        log_samples(self, sorted(self.samples_dir.iterdir()) if folders is None and self.samples_dir.is_dir()
+                    else [Path(folder) for folder in folders or ()])
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the run card, close the run and, last, write result.json; NaN and infinity become null."""
+        clean = plain(result)
+        if not self._samples_logged:
+            self.log_samples()
+        if self.wandb is not None:
+            numbers = {k: v for k, v in config.flatten(clean).items() if isinstance(v, (int, float))}
+            self.wandb.summary.update(numbers)
+        if self._setting("csv") is not None:
+            from .samples import metrics_to_csv
+
+            metrics_to_csv(self.metrics_path, self.dir / self._setting("csv")["metrics"])
+        atomic_write(self.dir / "README.md", _card(self, clean))
+        self._save(status="finished", error=None)
+        write_json(self.dir / "result.json", clean)
+        self.result = clean
+        return clean
+
+    # --- loggers
+
+    def _setting(self, logger: str) -> Any:
+        """The section of one logger, or None when it was not chosen."""
+        chosen = OmegaConf.select(self.cfg, f"logger.{logger}")
+        return None if chosen is None else OmegaConf.to_container(chosen, resolve=True)
+
+    @cached_property
+    def wandb(self) -> Any:
+        """The W&B run, begun or gone on with, or None when logger=wandb was not chosen."""
+        setting = self._setting("wandb")
+        if setting is None or self.result is not None:
+            return None
+        from .wandb import start
+
+        started = start(self, **setting)
+        if self._info.get("wandb_id") != started.id:
+            self._save(wandb_id=started.id)
+        return started
+
+    @property
+    def wandb_id(self) -> str | None:
+        return self._info.get("wandb_id")
+
+    @cached_property
+    def loggers(self) -> list[Any]:
+        """Lightning loggers for a Trainer, as the configuration chooses."""
+        found: list[Any] = []
+        if self.wandb is not None:
+            from lightning.pytorch.loggers import WandbLogger
+
+            found.append(WandbLogger(experiment=self.wandb))
+        if (setting := self._setting("tensorboard")) is not None:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            found.append(TensorBoardLogger(self.dir, name="", version=setting["folder"]))
+        return found
+
+    def _close_loggers(self, crashed: bool) -> None:
+        if self.__dict__.get("wandb") is not None:
+            self.wandb.finish(exit_code=1 if crashed else 0)
+
+
+def append_metrics(path: Path, metrics: Mapping[str, Any], step: int) -> None:
+    """One line of JSON: step, then the metrics. No clock: the same run writes the same bytes."""
+    line = json.dumps({"step": int(step), **plain(metrics)}, allow_nan=False) + "\n"
+    try:
+        with open(path, "a") as file:
+            file.write(line)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _drop_half_line(path: Path) -> None:
+    """A process killed while it wrote leaves a line without its end."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    if data and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: numbers of numpy and torch, paths and tuples converted, NaN and ±∞ null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(child) for child in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # an array or a tensor, of any size
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """A result for reading: one number a line; a list of samples by its length."""
+    rows = config.flatten(plain(result))
+    width = max((len(key) for key in rows), default=0)
+    return "\n".join(f"  {key:<{width}}  {_shown(value)}" for key, value in rows.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and (len(value) > 6 or any(isinstance(child, dict) for child in value)):
+        return f"{len(value)} entries, in result.json"
+    return str(value)
+
+
+def _card(run: Run, result: Mapping[str, Any]) -> str:
+    """README.md of a run folder: what it is, how to make it again, what came out."""
+    last = run._info["commands"][-1]
+    libraries = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
+    changed = "\n".join(f"- `{key}: {value}`" for key, value in run.identity.changed.items()) or "- nothing"
+    rows = "\n".join(f"| {key} | {_shown(value)} |" for key, value in config.flatten(result).items())
+    return (f"# {run.name}\n\nA {run.task} run of Images that Speak, finished {_now()}.\n\n"
+            f"```\n{last['command']}\n```\n\nChanged from the defaults:\n\n{changed}\n\n"
+            f"| result | |\n|---|---|\n{rows}\n\n"
+            f"Code {last['git'] or 'not under git'}{' with changes' if last['dirty'] else ''}; {libraries}.\n"
+            f"The whole configuration is in config.yaml, the numbers in result.json and metrics.jsonl.\n")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _provenance() -> dict[str, Any]:
+    """Which command, which code, which libraries."""
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True,
+                                  timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    command = " ".join(f"'{word}'" if set(word) & set(" \"$&;|<>*?()[]{}'") else word for word in words)
+    return {"command": f"python {command}", "time": _now(), "git": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")), "versions": versions}

@@ -1,0 +1,101 @@
+"""Sample folders in the loggers: a W&B table, a csv, TensorBoard pictures and sounds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import flatten
+from ..files import atomic_write, read_json
+
+if TYPE_CHECKING:
+    from .run import Run
+
+FIRST = ("sample_id", "image_prompt", "audio_prompt", "seed")
+
+
+def read_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
+    """One flat row for each folder that has a sample.json: prompts and seed first, scores as `score/…`."""
+    rows = []
+    for folder in folders:
+        if not (folder / "sample.json").exists():
+            continue
+        sample = read_json(folder / "sample.json")
+        settings = flatten(sample.get("settings") or {})
+        row = {"sample_id": folder.name, **{key: sample.get(key) for key in FIRST if key in sample}}
+        row.update({key: value for key, value in settings.items()
+                    if isinstance(value, (int, float, str, bool)) and key not in row})
+        row.update({f"score/{key}": value for key, value in flatten(sample.get("scores") or {}).items()
+                    if isinstance(value, (int, float, str, bool)) or value is None and key})
+        rows.append({**row, "folder": folder})
+    return rows
+
+
+def log_samples(run: Run, folders: Iterable[Path]) -> None:
+    """Show the samples in every logger that `run`'s configuration chooses; in none, do nothing."""
+    if not any(run._setting(name) is not None for name in ("wandb", "csv", "tensorboard")):
+        return
+    rows = read_rows(folders)
+    if not rows:
+        return
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "folder"))
+    if (setting := run._setting("csv")) is not None:
+        write_csv(run.dir / setting["samples"], columns, rows)
+    if run.wandb is not None:
+        _to_wandb(run.wandb, columns, rows)
+    if (setting := run._setting("tensorboard")) is not None:
+        _to_tensorboard(run.dir / setting["folder"], rows[: setting["samples"]])
+
+
+def _to_wandb(started: Any, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    """A fresh table each time: one that grows would begin again at 0 when an offline run is resumed."""
+    import wandb
+
+    media = {"image": ("image.png", wandb.Image), "spectrogram": ("spectrogram.png", wandb.Image),
+             "audio": ("speech.wav", wandb.Audio)}
+    table = wandb.Table(columns=[columns[0], *media, *columns[1:]])
+    for row in rows:
+        shown = [make(str(row["folder"] / name)) if (row["folder"] / name).exists() else None
+                 for name, make in media.values()]
+        table.add_data(row.get(columns[0]), *shown, *(row.get(key) for key in columns[1:]))
+    started.log({"samples": table})
+
+
+def _to_tensorboard(folder: Path, rows: list[dict[str, Any]]) -> None:
+    import numpy as np
+    from PIL import Image
+    from torch.utils.tensorboard import SummaryWriter
+
+    from ..audio.wave import read_wave
+
+    with SummaryWriter(str(folder)) as writer:
+        for row in rows:
+            where = row["folder"]
+            name = row["sample_id"]
+            writer.add_text(f"samples/{name}", f"{row.get('image_prompt')} | {row.get('audio_prompt')}")
+            for file in ("image.png", "spectrogram.png"):
+                if (where / file).exists():
+                    picture = np.asarray(Image.open(where / file).convert("RGB"))
+                    writer.add_image(f"samples/{name}/{file[:-4]}", picture, dataformats="HWC")
+            if (where / "speech.wav").exists():
+                wave = read_wave(where / "speech.wav")
+                writer.add_audio(f"samples/{name}/speech", wave[None], sample_rate=16000)
+
+
+def metrics_to_csv(path: Path, target: Path) -> None:
+    """metrics.jsonl as a csv with one column a metric; nothing when there are no metrics."""
+    if path.exists():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        write_csv(target, list(dict.fromkeys(key for row in rows for key in row)), rows)
+
+
+def write_csv(path: Path, columns: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())
