@@ -79,6 +79,7 @@ class Evaluate(Common):
 class Train(Common):
     steps: int = MISSING
     device: str = MISSING
+    export: str | None = None
     precision: Precision = field(default_factory=Precision)
     data: Any = None
     model: Any = None

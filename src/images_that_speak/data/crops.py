@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ..audio.mel import MEL
 from .corpus import Corpus
@@ -60,3 +62,11 @@ class PictureCrops(Dataset):
         crop = (self.speech(rng) if kind == 0 else self.drawing(rng) if kind == 1
                 else np.maximum(self.speech(rng), self.drawing(rng)))
         return {"picture": torch.from_numpy(crop.astype(np.float32) / 255)[None]}
+
+
+def crop_loader(corpus: str | Path, steps: int, batch_size: int, workers: int = 1,
+                **crops: Any) -> StatefulDataLoader:
+    """Batches of `PictureCrops` for `steps` steps."""
+    dataset = PictureCrops(corpus, length=steps * batch_size, **crops)
+    return StatefulDataLoader(dataset, batch_size=batch_size, num_workers=workers,
+                              prefetch_factor=4 if workers else None)

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from ..errors import UserError
 
 from .condition import Condition
+
+
+def pocket_text_conditioner(tokenizer: str | Path, width: int = 128, layers: int = 2, heads: int = 4,
+                            tokens: int = 24) -> TextConditioner:
+    """A small, untrained CLIP text encoder over the tokenizer of a folder.
+
+    Raises UserError when the folder has no tokenizer.
+    """
+    if not Path(tokenizer).is_dir():
+        raise UserError(f"tokenizer={tokenizer}: no such folder (expected a CLIPTokenizer's; "
+                        "python train.py experiment=pocket/tokenizer makes the pocket one)")
+    words = CLIPTokenizer.from_pretrained(tokenizer)
+    config = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+        num_attention_heads=heads, max_position_embeddings=tokens, projection_dim=width,
+        pad_token_id=words.pad_token_id, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id)
+    return TextConditioner(CLIPTextModel(config), words)
 
 
 class TextConditioner(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from .export import save_half
 from .schedule import adamw
 
 
@@ -74,8 +76,20 @@ class AutoencoderTraining(L.LightningModule):
         return adamw(self.parameters(), lr=self.hparams["lr"], warmup=self.hparams["warmup"],
                      total=self.hparams["max_steps"], weight_decay=1e-3)
 
-    def export(self, folder: Path) -> None:
-        """Write a folder that `AutoencoderKL.from_pretrained` loads; fp16, or fp32 where fp16 overflows."""
-        half = {name: p.detach().clone() for name, p in self.vae.state_dict().items()}
-        self.vae.to(torch.float16).save_pretrained(folder, safe_serialization=True)
-        self.vae.float().load_state_dict(half)
+    @torch.no_grad()
+    def measure_latents(self, batches: Iterable[dict[str, Tensor]]) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of every latent channel over the posterior means of `batches`."""
+        self.eval()
+        latents = torch.cat([self.vae.encode(batch["picture"] * 2 - 1).latent_dist.mean.float().cpu()
+                             for batch in batches])
+        return latents.mean((0, 2, 3)).tolist(), latents.std((0, 2, 3)).tolist()
+
+    def export(self, folder: Path, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Write a folder that `AutoencoderKL.from_pretrained` loads, in fp16.
+
+        Its config carries `latents_mean` and `latents_std`, measured on `batches`: diffusion works on
+        (z − mean)/std, so that every channel has variance 1.
+        """
+        mean, std = self.measure_latents(batches)
+        self.vae.register_to_config(latents_mean=mean, latents_std=std)
+        save_half(self.vae, folder)

@@ -39,13 +39,13 @@ class ClipSettings:
     "bf16-mixed" (1.6 times as fast on a CPU with AVX512-BF16) or "32-true".
     """
 
-    steps: int = 1400
+    steps: int = 1000
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     warmup: int = 100
-    ramp: int = 500
-    ema_decay: float = 0.997
+    ramp: int = 350
+    ema_decay: float = 0.995
     seed: int = 0
     pixels: int = 64
     width: int = 24
@@ -125,7 +125,7 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) -> dict[str, Any]:
-    """Train, or go on where `work_dir` stopped, and save the averaged model to `out_dir`.
+    """Train, or go on where `work_dir` stopped; `out_dir` holds the averaged model of the last checkpoint.
 
     The same command after a kill ends with the same weights: a batch is a function of its step. Returns
     steps, seconds, parameters, the last loss, and the share of distorted windows (first choice among all
@@ -218,10 +218,10 @@ def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) 
                         },
                         temporary,
                     )
+                save_clip(average, out_dir)
     progress.close()
     seconds = time.monotonic() - started
     model.load_state_dict(average)
-    save_clip(model, out_dir)
     model.eval()
     unseen = Windows(settings.seed + 1, settings.pixels, settings.batch_size, font=settings.font)
     right = []
@@ -239,26 +239,39 @@ def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) 
     }
 
 
-def save_clip(model: nn.Module, out_dir: str | Path) -> Path:
-    """Write the weights as half precision safetensors under the name that open_clip looks for."""
+def save_clip(state: Mapping[str, Tensor], out_dir: str | Path) -> Path:
+    """Write a model's state as half precision safetensors under the name that open_clip looks for."""
     from safetensors.torch import save_file
 
     path = Path(out_dir) / "open_clip_model.safetensors"
-    state = {
+    halves = {
         name: (value.half() if value.is_floating_point() else value).contiguous().clone()
-        for name, value in model.state_dict().items()
+        for name, value in state.items()
     }
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+        save_file(halves, temporary, metadata={"format": "pt"})
     return path
 
 
 def train_clip(
-    settings: Mapping[str, Any], out_dir: str | Path, work_dir: str | Path
+    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None
 ) -> dict[str, Any]:
-    """`fit_clip` from a config's mapping. Raises UserError for a key that ClipSettings does not have."""
+    """`fit_clip` from a composed training configuration (experiment=pocket/clip).
+
+    `cfg.model` holds ClipSettings; steps, seed, precision and the checkpoint interval stand beside it.
+    out_dir: `clip` in the pocket family's folder unless given. Raises UserError for a setting there is not.
+    """
     names = [field.name for field in fields(ClipSettings)]
-    for key in settings:
+    given = {key: value for key, value in dict(cfg["model"]).items() if not key.startswith("_")}
+    for key in given:
         if key not in names:
-            raise UserError(f"clip.{key}: no such setting.{nearest(key, names)}")
-    return fit_clip(ClipSettings(**settings), out_dir, work_dir)
+            raise UserError(f"model.{key}: no such setting.{nearest(key, names)}")
+    beside = {
+        "steps": cfg["steps"],
+        "seed": cfg["seed"],
+        "precision": cfg["precision"]["trainer"],
+        "checkpoint_every": cfg["trainer"]["checkpoint_every"],
+    }
+    if out_dir is None:
+        out_dir = Path(cfg["paths"]["weights"]) / "pocket" / "clip"
+    return fit_clip(ClipSettings(**{**beside, **given}), out_dir, work_dir)

@@ -7,11 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
 
 from .ema import EMA
+
+
+class StepSeed(L.Callback):
+    """Seeds torch anew at every batch from (seed, batch number).
+
+    Noise, timesteps and dropout are then a function of the batch's number alone: a run that was killed and
+    resumed draws what it would have drawn, without generator states in the checkpoint.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        batch = trainer.fit_loop.total_batch_idx
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, batch]).generate_state(1, np.uint64)[0] >> 1))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -21,7 +38,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, folder: Path, *,
-        max_steps: int, valid: DataLoader | None = None, precision: str = "32-true",
+        max_steps: int, seed: int = 0, valid: DataLoader | None = None, precision: str = "32-true",
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
         clip: float | None = 1.0, accumulate: int = 1, log_every: int = 20,
         loggers: Iterable[Logger] = (), callbacks: Iterable[L.Callback] = (),
@@ -34,7 +51,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     checkpoint = ModelCheckpoint(
         folder / "checkpoints", filename="{step}", every_n_train_steps=checkpoint_every, save_top_k=1,
         monitor=None, save_last=True, save_on_exception=True, enable_version_counter=False)
-    extra: list[L.Callback] = [checkpoint, TQDMProgressBar(refresh_rate=log_every), *callbacks]
+    extra: list[L.Callback] = [StepSeed(seed), checkpoint, TQDMProgressBar(refresh_rate=log_every), *callbacks]
     loggers = list(loggers)
     if loggers:
         extra.append(LearningRateMonitor("step"))

@@ -1,0 +1,80 @@
+"""The test prompts: image captions and phrases that no training saw, paired every way.
+
+`python -m images_that_speak.data.protocol` writes prompts/test_NxN.csv anew; a test holds the files to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from ..files import atomic_write
+from ..resources import ROOT, words
+from .captions import captions
+
+SIZES = (5, 10, 20)
+WORDS = 6
+SEED = 2026
+
+
+def phrases(n: int, length: int = WORDS, seed: int = SEED) -> list[str]:
+    """`n` phrases of `length` different words of the closed vocabulary, in random order.
+
+    Phrases share no word until the vocabulary is used up, so a small test covers many words.
+    """
+    rng = np.random.default_rng([seed, 1])
+    pool: list[str] = []
+    found = []
+    while len(found) < n:
+        while len(pool) < length:
+            pool += [str(word) for word in rng.permutation(words()) if word not in pool]
+        found.append(" ".join(pool[:length]))
+        pool = pool[length:]
+    return found
+
+
+def image_prompts(n: int, ground: str = "black", seed: int = SEED) -> list[str]:
+    """`n` held-out captions of `n` different concepts, none that says only a name.
+
+    Alternately one thing and several, since that is what people ask for; `ground` is "black" or
+    "silhouette".
+    """
+    rng = np.random.default_rng([seed, 2])
+    pool = [c for c in captions("test") if c.ground == ground and c.template != "{}"]
+    pool = [pool[i] for i in rng.permutation(len(pool))]
+    found: list[str] = []
+    used: set[int] = set()
+    while len(found) < n:
+        wanted = ("one",) if len(found) % 2 == 0 else ("many", "two", "three")
+        caption = next(c for c in pool if c.concept not in used and c.count in wanted)
+        used.add(caption.concept)
+        found.append(caption.text)
+    return found
+
+
+def table(n: int, ground: str = "black") -> str:
+    """The csv of all n × n pairs. The smaller tests are the first rows and columns of the larger."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_prompt", "audio_prompt"])
+    largest = max(SIZES)
+    spoken = phrases(largest)[:n]
+    for image in image_prompts(largest, ground)[:n]:
+        writer.writerows([image, phrase] for phrase in spoken)
+    return text.getvalue()
+
+
+def files() -> dict[Path, str]:
+    """Path → contents of every prompt file."""
+    kinds = {"": "black", "_silhouettes": "silhouette"}
+    return {ROOT / "prompts" / f"test{suffix}_{n}x{n}.csv": table(n, ground)
+            for suffix, ground in kinds.items() for n in (SIZES if ground == "black" else SIZES[:1])}
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        atomic_write(path, text)
+        print(f"{path.relative_to(ROOT)}: {len(text.splitlines()) - 1} pairs")

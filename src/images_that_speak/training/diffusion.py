@@ -1,0 +1,160 @@
+"""Latent diffusion: the image branch, the speech branch and the LoRA fine-tune, by one module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn.functional import max_pool1d
+
+from ..diffusion.predictor import NoiseSchedule, Predictor
+from ..speech.phonemes import PAUSE, PHONE_IDS
+from .export import save_half
+from .lora import LoraSettings, add_lora, export_lora, trainable_state
+from .schedule import adamw
+
+
+def pocket_unet(channels: tuple[int, ...] = (96, 128, 160), latent_channels: int = 16,
+                size: tuple[int, int] = (16, 64), cross_attention_dim: int = 128,
+                layers: int = 1) -> UNet2DConditionModel:
+    """A small stock UNet: attention only at its lowest resolution, where it is nearly free."""
+    depth = len(channels)
+    down = ("DownBlock2D",) * (depth - 1) + ("CrossAttnDownBlock2D",)
+    up = ("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1)
+    return UNet2DConditionModel(
+        sample_size=list(size), in_channels=latent_channels, out_channels=latent_channels,
+        block_out_channels=tuple(channels), layers_per_block=layers, down_block_types=down,
+        up_block_types=up, cross_attention_dim=cross_attention_dim,
+        attention_head_dim=4, norm_num_groups=16)
+
+
+def column_weights(frame_phones: Tensor, columns: int, silence: float) -> Tensor:
+    """(B, frames) phone ids → (B, 1, 1, columns) loss weights: 1 where a column or its neighbour sounds.
+
+    Most of a picture of speech is silence, which is learnt at once: it need not take most of the gradient.
+    """
+    sounds = ((frame_phones != PHONE_IDS[PAUSE]) & (frame_phones != 0)).float()
+    sounds = max_pool1d(sounds[:, None], frame_phones.shape[1] // columns)
+    sounds = max_pool1d(sounds, 3, stride=1, padding=1)
+    return (silence + (1 - silence) * sounds)[:, :, None]
+
+
+class LatentDiffusionTraining(L.LightningModule):
+    """Weighted MSE between what the UNet says and the v or ε of a noised latent.
+
+    Timesteps are uniform. Weights follow min-SNR-γ (Hang et al. 2023): min(SNR, γ)/(SNR + 1) for v,
+    min(SNR, γ)/SNR for ε. A share of the conditions is dropped, for classifier-free guidance.
+
+    A batch holds "latent" (B, C, H, W), normalised, and what the conditioner reads.
+
+    Args:
+        unet, conditioner: the networks; both are trained, unless `lora` says what is.
+        prediction_type: "v_prediction" or "epsilon".
+        min_snr_gamma: γ, or None for weight 1.
+        condition_dropout: share of samples that lose their condition, in [0, 1].
+        silence_weight: loss weight in [0, 1] of columns where no phoneme sounds (speech only).
+        lora: trains low-rank updates, unfrozen patterns and the conditioner; None trains everything.
+        conditioner_lr: learning rate of the conditioner; None uses `lr`.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, conditioner: nn.Module, *,
+                 prediction_type: str = "v_prediction", min_snr_gamma: float | None = 5.0,
+                 condition_dropout: float = 0.1, silence_weight: float = 1.0, lr: float = 5e-4,
+                 warmup: int = 200, max_steps: int | None = None, weight_decay: float = 0.01,
+                 conditioner_lr: float | None = None, lora: LoraSettings | None = None,
+                 schedule: NoiseSchedule | None = None):
+        super().__init__()
+        if not 0 <= condition_dropout <= 1 or not 0 <= silence_weight <= 1:
+            raise ValueError("condition_dropout and silence_weight: expected numbers in [0, 1]")
+        # Numbers only: Lightning reads a checkpoint's hyperparameters with weights_only.
+        self.save_hyperparameters(ignore=["unet", "conditioner", "lora", "schedule"])
+        self.conditioner = conditioner
+        self.lora = lora
+        if lora is not None:
+            add_lora(unet, lora)
+            # The checkpoint holds what is trained; the frozen base comes from its own files.
+            self.strict_loading = False
+        self.predictor = Predictor(unet, schedule or NoiseSchedule(), prediction_type)
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        return self.predictor.unet
+
+    def loss(self, batch: dict[str, Tensor], *, drop: bool) -> Tensor:
+        latent = batch["latent"].float()
+        schedule = self.predictor.schedule
+        noise = torch.randn_like(latent)
+        t = torch.randint(0, schedule.steps, (len(latent),), device=latent.device)
+        if drop:
+            rows = torch.rand(len(latent), device=latent.device) < self.hparams["condition_dropout"]
+            batch = self.conditioner.drop(batch, rows)
+        answer = self.predictor.raw(schedule.add_noise(latent, noise, t), t,
+                                    self.conditioner.encode(batch)).float()
+        kind = self.predictor.prediction_type
+        error = (answer - schedule.target(latent, noise, t, kind)) ** 2
+        silence = self.hparams["silence_weight"]
+        if silence < 1 and "frame_phones" in batch:
+            weight = column_weights(batch["frame_phones"], latent.shape[-1], silence)
+            error = error * weight / weight.mean()
+        error = error.flatten(1).mean(1)
+        gamma = self.hparams["min_snr_gamma"]
+        if gamma is not None:
+            snr = schedule.snr(t)
+            error = error * snr.clamp(max=gamma) / (snr + 1 if kind == "v_prediction" else snr)
+        return error.mean()
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        loss = self.loss(batch, drop=True)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        # The same noise at every validation, or the figure would move by itself.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(index)
+            loss = self.loss(batch, drop=False)
+        self.log("valid/loss", loss, batch_size=len(batch["latent"]), prog_bar=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        lr = self.hparams["lr"]
+        conditioner_lr = self.hparams["conditioner_lr"] or lr
+        unfrozen_lr = self.lora.unfreeze_lr if self.lora else None
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            rate = (conditioner_lr if name.startswith("conditioner.")
+                    else unfrozen_lr if unfrozen_lr is not None and "lora_" not in name else lr)
+            groups.setdefault(rate, []).append(parameter)
+        return adamw([{"params": p, "lr": rate} for rate, p in groups.items()], lr=lr,
+                     warmup=self.hparams["warmup"], total=self.hparams["max_steps"],
+                     weight_decay=self.hparams["weight_decay"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.lora is not None:
+            checkpoint["state_dict"] = trainable_state(self, checkpoint["state_dict"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.lora is not None:
+            expected = set(trainable_state(self, self.state_dict()))
+            found = set(checkpoint["state_dict"])
+            # Non-strict loading would pass over a misspelt key without a word.
+            if expected != found:
+                raise ValueError(f"LoRA checkpoint: missing {sorted(expected - found)[:3]}, "
+                                 f"unexpected {sorted(found - expected)[:3]}")
+
+    def export(self, folder: Path, *_: Any) -> None:
+        """Write what was trained: fp16 UNet and conditioner folders, or the LoRA in peft's layout."""
+        if self.lora is not None:
+            export_lora(self.unet, folder, self.lora)
+        else:
+            save_half(self.unet, folder / "unet")
+        if hasattr(self.conditioner, "text_encoder"):
+            save_half(self.conditioner.text_encoder, folder / "text_encoder")
+            self.conditioner.tokenizer.save_pretrained(folder / "tokenizer")
+        else:
+            save_half(self.conditioner, folder / "adapter")

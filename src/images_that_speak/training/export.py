@@ -1,0 +1,42 @@
+"""Writing weights in half precision."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+
+
+def save_half(module: Any, folder: Path) -> None:
+    """`save_pretrained` in fp16, leaving the module in the precision it had.
+
+    Raises UserError when a weight does not fit fp16: a file that loads as infinity is worse than none.
+    """
+    kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    dtype = next(module.parameters()).dtype
+    broken = [name for name, value in kept.items() if not torch.isfinite(value.half()).all()]
+    if broken:
+        raise UserError(f"{folder}: {broken[0]} holds NaN, infinity or a value beyond fp16; nothing written")
+    module.half().save_pretrained(folder, safe_serialization=True)
+    module.to(dtype).load_state_dict(kept)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Copy a folder over another: under a temporary name first, so that `target` is never half written."""
+    new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    for path in (new, old):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        shutil.copytree(source, new)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        for path in (new, old):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""`train.py`: from a configuration to a finished training run."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from diffusers import AutoencoderKL
+from omegaconf import DictConfig, OmegaConf
+
+from ..config import instantiate, locate
+from ..data.datamodule import PictureData
+from ..data.latents import cache_latents
+from ..errors import UserError
+from ..runs import Run, open_run
+from ..runs.metrics import MetricsJsonl
+from .export import replace_folder
+from .fit import ema_of, fit
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Train what `cfg.model` says on what `cfg.data` gives; return the result.
+
+    `model` is a LightningModule's `_target_`, or a `job`: the dotted name of a function (cfg, run) → result,
+    for what is not trained by Lightning.
+    """
+    if cfg.model is None:
+        raise UserError("model: nothing to train (expected experiment=…; python train.py --help lists them)")
+    with open_run(cfg, "train") as run:
+        if run.result is not None:
+            return run.result
+        torch.set_float32_matmul_precision(cfg.precision.matmul)
+        job = OmegaConf.select(cfg, "model.job")
+        began = time.monotonic()
+        result = locate(job, "model.job")(cfg, run) if job else train_module(cfg, run)
+        weights = run.dir / "weights"
+        if cfg.export and weights.is_dir():
+            for part in weights.iterdir():
+                replace_folder(part, Path(cfg.export) / part.name)
+        return run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
+
+
+def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Fit a LightningModule and write its averaged weights to `weights/` of the run folder."""
+    # Networks are initialised from the seed, whatever was drawn before.
+    L.seed_everything(cfg.seed, verbose=False)
+    module = instantiate(cfg.model, max_steps=cfg.steps)
+    data = instantiate(cfg.data)
+    if isinstance(data, PictureData):
+        prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"))
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    callbacks = [MetricsJsonl(run.metrics_path, settings["log_every"]),
+                 *(instantiate(node) for node in (cfg.callbacks or {}).values())]
+    trainer = fit(module, data, run.dir, max_steps=cfg.steps, seed=cfg.seed, loggers=run.loggers,
+                  callbacks=callbacks, precision=cfg.precision.trainer, accelerator=cfg.device,
+                  **settings)
+    average = ema_of(trainer)
+    module.to("cpu")
+    batches = islice(iter(data.train_dataloader() if isinstance(data, L.LightningDataModule) else data), 64)
+    if average is None:
+        module.export(run.dir / "weights", batches)
+    else:
+        average.shadow = {name: value.cpu() for name, value in average.shadow.items()}
+        with average.applied(module):
+            module.export(run.dir / "weights", batches)
+    return {"steps": trainer.global_step,
+            **{name: float(value) for name, value in trainer.callback_metrics.items()}}
+
+
+def prepare_latents(data: PictureData, bf16: bool = False) -> None:
+    """Encode what the data module's datasets read as cached latents, where that is not done yet.
+
+    Their `autoencoder` is a folder; its config's `latents_mean` and `latents_std` become theirs.
+    """
+    wanting = [d for d in (data.train, data.valid) if d is not None and d.latents is not None]
+    for dataset in wanting:
+        folder = Path(str(dataset.autoencoder))
+        if not (folder / "config.json").exists():
+            raise UserError(f"data: autoencoder {folder}: no such folder (train it first: "
+                            "python train.py experiment=pocket/autoencoder)")
+        vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+        latents, dataset.latents = dataset.latents, None
+        dataset.setup()
+        dataset.latents, dataset.ready = latents, False
+        dataset.autoencoder = vae
+        dataset.mean, dataset.std = vae.config.latents_mean, vae.config.latents_std
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            cache_latents(vae, dataset, latents)

@@ -1,0 +1,202 @@
+"""Training a vocoder against discriminators, as HiFi-GAN is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from ..audio.distance import mel_error, stft_distance
+from ..audio.hifigan import HiFiGAN, load_published, new_names, old_names, published_files, save_published
+from ..audio.mel import LogMel
+from ..audio.vocoder import build_vocoder, load_strictly, save_vocoder, torch_load
+from ..errors import UserError
+from ..files import atomic_path
+from ..networks.discriminators import (
+    Judged,
+    MultiPeriodDiscriminator,
+    MultiScaleDiscriminator,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from .ema import EMA
+
+
+class GeneratorEMA(EMA):
+    """An average of the generator only: the discriminators are thrown away after training."""
+
+    @staticmethod
+    def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in module.named_parameters() if name.startswith("generator.")}
+
+
+def _nothing() -> None:
+    return None
+
+
+class VocoderTraining(L.LightningModule):
+    """A generator, its discriminators and their losses; steps are counted in batches.
+
+    Generator: LSGAN + feature_weight · feature matching + mel_weight · mean |Δ log-mel|
+    + stft_weight · multi-resolution STFT. Discriminators: LSGAN. One AdamW each, both decayed every epoch.
+
+    A batch is {"logmel": (B, 256, F) in nats, "wave": (B, F · 160)}.
+
+    Args:
+        architecture: `hifigan` or `vocos`; `generator` holds its settings.
+        discriminator_width: multiplies the discriminators' channels; 1 is as published.
+        decay: of the learning rate, per epoch.
+        pretrain_mel_steps: so many first steps without discriminators, on the other two losses alone, which
+            cost a small part of a full step.
+        clip: largest gradient norm of either optimiser, or None.
+    """
+
+    def __init__(self, architecture: str = "hifigan", generator: dict[str, Any] | None = None,
+                 periods: Sequence[int] = (2, 3, 5, 7, 11), scales: int = 3, discriminator_width: float = 1.0,
+                 lr: float = 2e-4, betas: tuple[float, float] = (0.8, 0.99), decay: float = 0.999,
+                 mel_weight: float = 45.0, feature_weight: float = 2.0, stft_weight: float = 0.0,
+                 pretrain_mel_steps: int = 0, clip: float | None = None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.generator = build_vocoder(architecture, dict(generator or {}))
+        self.mpd = MultiPeriodDiscriminator(periods, discriminator_width)
+        self.msd = MultiScaleDiscriminator(scales, discriminator_width)
+        self.analysis = LogMel()
+        # Steps of the published checkpoint that this training goes on from.
+        self.register_buffer("steps_before", torch.tensor(0))
+        self._optimisers_before: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    def judge(self, wave: Tensor) -> Judged:
+        return self.mpd(wave) + self.msd(wave)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> None:
+        generator_step, discriminator_step = self.optimizers()  # type: ignore[attr-defined]
+        # Lightning counts every optimiser's step; without this, max_steps, checkpoints and logs would count
+        # each batch twice. The hooks are private: tests/test_hifigan_training.py holds them to it.
+        discriminator_step._on_before_step = discriminator_step._on_after_step = _nothing
+        real, logs = batch["wave"], {}
+        made = self.generator(batch["logmel"])
+        adversarial = self.global_step >= self.hparams["pretrain_mel_steps"]
+        if adversarial:
+            with self.toggled_optimizer(discriminator_step):
+                loss = discriminator_loss(self.judge(real).scores, self.judge(made.detach()).scores)
+                self._step(discriminator_step, loss)
+                logs["discriminator"] = loss.detach()
+        with self.toggled_optimizer(generator_step):
+            losses = self.spectral_losses(made, real)
+            if adversarial:
+                judged = self.judge(made)
+                with torch.no_grad():
+                    truth = self.judge(real)
+                losses["adversarial"] = generator_loss(judged.scores)
+                losses["features"] = (self.hparams["feature_weight"]
+                                      * feature_matching_loss(truth.features, judged.features))
+            loss = torch.stack(list(losses.values())).sum()
+            self._step(generator_step, loss)
+        logs.update({name: value.detach() for name, value in losses.items()})
+        self.log_dict({f"train/{name}": value for name, value in logs.items()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
+
+    def spectral_losses(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """The weighted losses that need no discriminator. Computed in float32 under any precision."""
+        with torch.autocast(made.device.type, enabled=False):
+            made = made.float()
+            losses = {"mel": self.hparams["mel_weight"] * mel_error(made, self.analysis(real), self.analysis)}
+            if self.hparams["stft_weight"]:
+                losses["stft"] = self.hparams["stft_weight"] * sum(stft_distance(made, real))
+        return losses
+
+    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.hparams["clip"] is not None:
+            self.clip_gradients(optimizer, self.hparams["clip"], "norm")
+        optimizer.step()
+
+    def on_train_epoch_end(self) -> None:
+        generator_rate, discriminator_rate = self.lr_schedulers()  # type: ignore[misc]
+        generator_rate.step()
+        # The discriminators' rate does not fall while they wait for the warm-up to end.
+        if self.global_step > self.hparams["pretrain_mel_steps"]:
+            discriminator_rate.step()
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        made = self.generator(batch["logmel"]).float()
+        convergence, logarithm = stft_distance(made, batch["wave"])
+        self.log_dict({"valid/mel_error": mel_error(made, batch["logmel"], self.analysis),
+                       "valid/stft_convergence": convergence, "valid/stft_log": logarithm},
+                      batch_size=len(made))
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+        settings = {"lr": self.hparams["lr"], "betas": tuple(self.hparams["betas"])}
+        # The published order of the discriminators: an optimiser's state is stored by position.
+        optimizers = [torch.optim.AdamW(self.generator.parameters(), **settings),
+                      torch.optim.AdamW(chain(self.msd.parameters(), self.mpd.parameters()), **settings)]
+        for optimizer, state in zip(optimizers, self._optimisers_before or (), strict=False):
+            optimizer.load_state_dict(state)
+        return optimizers, [torch.optim.lr_scheduler.ExponentialLR(optimizer, self.hparams["decay"])
+                            for optimizer in optimizers]
+
+    def export(self, folder: str | Path) -> None:
+        """Write the generator as `load_vocoder` takes it, in float16."""
+        save_vocoder(self.generator, folder)
+
+    def save_published(self, folder: str | Path) -> None:
+        """Write config.json, g_XXXXXXXX and do_XXXXXXXX as the published HiFi-GAN code resumes from them.
+
+        Call it while the module is attached to a trainer: the optimisers' states are in the second file.
+        """
+        if not isinstance(self.generator, HiFiGAN):
+            raise UserError(f"{folder}: the published layout holds HiFi-GAN (expected architecture=hifigan)")
+        steps = int(self.steps_before) + self.global_step
+        states = [optimizer.optimizer.state_dict() for optimizer in self.optimizers()]  # type: ignore[attr-defined]
+        save_published(self.generator, folder, steps)
+        content = {"mpd": old_names(self.mpd.state_dict()), "msd": old_names(self.msd.state_dict()),
+                   "optim_g": states[0], "optim_d": states[1], "steps": steps, "epoch": self.current_epoch}
+        with atomic_path(Path(folder) / f"do_{steps:08d}") as temporary:
+            torch.save(content, temporary)
+
+    def load_published(self, path: str | Path) -> None:
+        """Go on from a published HiFi-GAN run: its generator and, if `do_XXXXXXXX` is there, all else.
+
+        path is the run's folder (its newest checkpoint) or one g_XXXXXXXX. Call it before fitting. Raises
+        UserError when the files do not fit this module's settings.
+        """
+        _, checkpoint = published_files(Path(path))
+        theirs = load_published(checkpoint, weight_norm=True)
+        if theirs.config != self.generator.config:
+            raise UserError(f"{checkpoint}: made with {theirs.config} (expected {self.generator.config})")
+        self.generator.load_state_dict(theirs.state_dict())
+        rest = checkpoint.with_name(checkpoint.name.replace("g_", "do_", 1))
+        if not checkpoint.name.startswith("g_") or not rest.exists():
+            return
+        content = torch_load(rest)
+        lacking = [key for key in ("mpd", "msd", "optim_g", "optim_d", "steps") if key not in content]
+        if lacking:
+            raise UserError(f"{rest}: no key {', '.join(lacking)} (expected a HiFi-GAN training state)")
+        load_strictly(self.mpd, new_names(content["mpd"]), rest)
+        load_strictly(self.msd, new_names(content["msd"]), rest)
+        self._optimisers_before = content["optim_g"], content["optim_d"]
+        self.steps_before.fill_(content["steps"])
+
+
+def averaged(checkpoint: str | Path) -> VocoderTraining:
+    """The module of a Lightning checkpoint, its generator carrying the average if one was kept."""
+    content = torch_load(Path(checkpoint))
+    module = VocoderTraining(**content["hyper_parameters"])
+    module.load_state_dict(content["state_dict"])
+    for name, state in content.get("callbacks", {}).items():
+        if name.startswith(("GeneratorEMA", "EMA")) and state["shadow"]:
+            parameters = dict(module.named_parameters())
+            with torch.no_grad():
+                for key, value in state["shadow"].items():
+                    parameters[key].copy_(value)
+    return module.eval()
