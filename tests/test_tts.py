@@ -57,8 +57,10 @@ def test_every_symbol_of_the_tables_is_a_phone():
     assert {phone for phones in IPA_TO_ARPABET.values() for phone in phones} <= set(PHONES)
 
 
-@pytest.mark.parametrize("ipa, phones", [("iː", ("iy",)), ("ɑːɹ", ("aa", "r")), ("tʃ", ("ch",)), ("ˈoʊ", ("ow",)),
-                                         ("_:", ("pau",)), ("(en)", ()), ("əl", ("ax", "l"))])
+@pytest.mark.parametrize("ipa, phones", [
+    ("iː", ("iy",)), ("ɑːɹ", ("aa", "r")), ("tʃ", ("ch",)), ("ˈoʊ", ("ow",)), ("_:", ("pau",)), ("(en)", ()),
+    ("əl", ("ax", "l")),
+])
 def test_ipa_becomes_arpabet(ipa, phones):
     assert ipa_to_arpabet(ipa) == phones
 

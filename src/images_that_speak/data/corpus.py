@@ -174,7 +174,7 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
     """Build, or go on building, the corpus in `root`, then verify it.
 
     words: a word list's path or the words; prompts: how many phrases to draw; words_per_prompt: [least,
-    most]; voices: weight of each voice; workers: processes, 0 for one a core; extra_words: words of the CMU
+    most]; voices: weight of each voice, or a list of equals; workers: processes, 0 for one a core; extra_words: words of the CMU
     dictionary mixed in, so that about `closed_fraction` of all words are of the list; held_out: prompt files
     whose phrases must not be heard in training; verify: pictures recomputed from their waves afterwards.
 
@@ -187,6 +187,7 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
     root = Path(root)
     tts = load_tts(tts) if isinstance(tts, str) else tts
     voices = dict(voices) if isinstance(voices, Mapping) else {voice: 1.0 for voice in voices}
+    voices = {voice: weight for voice, weight in voices.items() if weight != 0}
     for voice in voices:
         tts.check_voice(voice)
     if workers < 0:
