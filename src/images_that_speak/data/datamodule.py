@@ -1,0 +1,385 @@
+"""Pictures with their conditions, in batches, for every training.
+
+Three sources: `SpeechClips` (a speech corpus), `CaptionedPictures` (drawings made on the fly) and
+`PublishedClips` (published.py); the first two give cached latents in place of pictures when they are told
+where these lie. `PictureData` feeds any of them to Lightning.
+
+A batch is a dict. B samples, L the longest phrase of the dataset, F = 1024 frames:
+    "picture" (B, 1, 256, 1024) float32 in [0, 1], or "latent" (B, C, H, W) float32, normalised;
+    speech: "phones" (B, L) int64 padded with 0, "phone_mask" (B, L) bool, "frame_phones" (B, F) int64,
+        "frame_position" (B, F) float32 in [0, 1), "voice" (B,) int64 from 1 on;
+    captions: "input_ids" (B, T) int64, "concept" (B,) int64.
+
+Datasets take whole batches of keys. A key is epoch · len + index, so everything random about a sample is a
+function of the seed and its key, whichever worker makes it and however often the run was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from ..audio.mel import MEL
+from ..errors import UserError
+from ..files import content_hash
+from ..speech.alignment import frame_phones
+from ..speech.phonemes import PAUSE, PHONE_IDS, UNKNOWN
+from ..speech.tts import Phone
+from .latents import LatentCache
+
+COLUMN = 16  # frames by which pictures are rolled; latents are rolled by one of their own columns
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of keys; every epoch is a permutation of its own, drawn from (seed, epoch).
+
+    An epoch ends when it is exhausted or left for a new one. Its iterator carries its state, so that
+    StatefulDataLoader goes on with exactly the batches that are left.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int = 0, shuffle: bool = True,
+                 drop_last: bool = True):
+        if length < 1 or batch_size < 1:
+            raise UserError(f"batch_size={batch_size}, {length} samples: expected at least one of each")
+        if drop_last and batch_size > length:
+            raise UserError(f"batch_size={batch_size}: expected at most the {length} samples there are")
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.epoch, self.begun = 0, False
+
+    def __len__(self) -> int:
+        return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
+
+    def __iter__(self) -> EpochIterator:
+        if self.begun and self.shuffle:
+            self.epoch += 1
+        self.begun = False
+        return EpochIterator(self)
+
+
+class EpochIterator(Iterator[list[int]]):
+    """One epoch of EpochBatches."""
+
+    def __init__(self, batches: EpochBatches):
+        self.batches, self.at = batches, 0
+        self._begin(batches.epoch)
+
+    def _begin(self, epoch: int) -> None:
+        batches = self.batches
+        self.epoch = epoch
+        order = (np.random.default_rng([batches.seed, epoch]).permutation(batches.length) if batches.shuffle
+                 else np.arange(batches.length))
+        self.keys = epoch * batches.length + order
+
+    def __next__(self) -> list[int]:
+        if self.at >= len(self.batches):
+            raise StopIteration
+        self.batches.begun = True
+        start = self.at * self.batches.batch_size
+        self.at += 1
+        return self.keys[start:start + self.batches.batch_size].tolist()
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+        self._begin(state["epoch"])
+        self.batches.epoch, self.batches.begun = self.epoch, self.at > 0
+
+
+class BatchDataset(Dataset):
+    """A dataset of keys, asked for whole batches.
+
+    latents: folder of a cache made by `cache_latents` of this very dataset, or None for pictures.
+    autoencoder: the autoencoder, or its hash, that the cache must come from; None accepts any.
+    mean, std: (C,) normalisation of the latents; None is the cache's own.
+    """
+
+    def __init__(self, latents: str | Path | None = None, autoencoder: Any = None,
+                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0):
+        self.latents, self.autoencoder, self.seed = latents, autoencoder, seed
+        self.mean, self.std = mean, std
+        self.cache: LatentCache | None = None
+        self.ready = False
+
+    def setup(self) -> None:
+        """Open and check everything, once. Raises one UserError that names all that is wrong."""
+        if self.ready:
+            return
+        self.prepare()
+        if self.latents is not None:
+            self.cache = LatentCache(self.latents, self.autoencoder, self.identity())
+            mean, std = (np.asarray(own if given is None else given, np.float32).reshape(-1, 1, 1)
+                         for own, given in ((self.cache.mean, self.mean), (self.cache.std, self.std)))
+            if len(mean) not in (1, self.cache.shape[0]) or len(std) != len(mean) or not (std > 0).all():
+                raise UserError(f"latent mean and std: expected {self.cache.shape[0]} numbers each, and "
+                                "no deviation of 0")
+            self._mean, self._std = mean, std
+        self.ready = True
+
+    def prepare(self) -> None:
+        """Open and check the source."""
+
+    def identity(self) -> str:
+        """What is in it, hashed: a latent cache belongs to one identity."""
+        raise TypeError(f"{type(self).__name__} does not say what it holds")
+
+    def pictures(self, indices: np.ndarray) -> np.ndarray:
+        """(n,) indices → (n, 1, 256, 1024) float32 in [0, 1]."""
+        raise TypeError(f"{type(self).__name__} does not say how to read a picture")
+
+    def conditions(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+        """What goes with the pictures of these keys."""
+        raise TypeError(f"{type(self).__name__} does not say what its pictures are conditioned on")
+
+    def __len__(self) -> int:
+        raise TypeError(f"{type(self).__name__} does not say how long it is")
+
+    def images(self, keys: np.ndarray) -> tuple[str, np.ndarray]:
+        """The batch's key and values: normalised latents, or pictures."""
+        if self.cache is None:
+            return "picture", self.pictures(keys % len(self))
+        latent = self.cache[keys % len(self)].astype(np.float32)
+        latent -= self._mean
+        latent /= self._std
+        return "latent", latent
+
+    def __getitems__(self, keys: Sequence[int]) -> dict[str, Tensor]:
+        self.setup()
+        keys = np.asarray(keys, np.int64)
+        name, values = self.images(keys)
+        return {name: torch.from_numpy(values),
+                **{key: torch.from_numpy(value) for key, value in self.conditions(keys).items()}}
+
+    def __getitem__(self, key: int) -> dict[str, Tensor]:
+        """One sample, without the batch dimension."""
+        return {name: value[0] for name, value in self.__getitems__([int(key)]).items()}
+
+
+class SpeechClips(BatchDataset):
+    """The clips of a speech corpus with their phonemes, frame by frame.
+
+    root: the corpus. split: "train", "valid" or "test". voices: names in the order of their numbers from 1
+    on; None takes the corpus's, sorted. roll: shift each clip in time by whole latent columns, a random
+    number at every draw, never so far that speech would leave one end and come in at the other.
+    """
+
+    def __init__(self, root: str | Path, split: str = "train", voices: Sequence[str] | None = None,
+                 roll: bool = False, latents: str | Path | None = None, autoencoder: Any = None,
+                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0):
+        super().__init__(latents, autoencoder, mean, std, seed)
+        self.root, self.split, self.roll = Path(root), split, roll
+        self.voices = list(voices) if voices is not None else None
+
+    def prepare(self) -> None:
+        from .manifest import Corpus
+
+        self.corpus = Corpus.open(self.root, self.split)
+        if not len(self.corpus):
+            raise UserError(f"{self.root}: no clips in split {self.split!r}")
+        if self.voices is None:
+            self.voices = Corpus.open(self.root).voices()
+        table = self.corpus.table
+        unknown = sorted(set(table["voice"]) - set(self.voices))
+        if unknown:
+            raise UserError(f"{self.root}: clips of voice {', '.join(unknown)} "
+                            f"(expected {', '.join(self.voices)})")
+        errors = []
+        count, longest = len(table), int(table["symbols"].map(len).max())
+        self._phones = np.zeros((count, longest), np.uint8)
+        self._lengths = table["symbols"].map(len).to_numpy(np.int64)
+        self._frames = np.empty((count, MEL.frames), np.uint8)
+        self._position = np.empty((count, MEL.frames), np.float16)
+        self._voice = table["voice"].map(self.voices.index).to_numpy(np.int64) + 1
+        self._spoken = np.empty((count, 2))  # seconds
+        times = (table[column].tolist() for column in ("symbols", "starts", "ends", "spectrogram"))
+        for i, (symbols, starts, ends, name) in enumerate(zip(*times, strict=True)):
+            phones = [Phone(*phone) for phone in zip(symbols, starts, ends, strict=True)]
+            ids = [PHONE_IDS.get(phone.symbol, PHONE_IDS[UNKNOWN]) for phone in phones]
+            self._phones[i, :len(ids)] = ids
+            spoken = [phone for phone in phones if phone.symbol != PAUSE]
+            try:
+                self._frames[i], self._position[i] = frame_phones(phones, MEL.frames)
+                if not spoken or spoken[-1].end > MEL.seconds + 1e-3:
+                    raise UserError(f"expected speech that ends within {MEL.seconds} s")
+                self._spoken[i] = spoken[0].start, spoken[-1].end
+                if self.latents is None:
+                    picture = self.corpus.picture(i)
+                    if picture.shape != (MEL.n_mels, MEL.frames) or picture.dtype != np.uint8:
+                        raise UserError(f"{picture.dtype} {picture.shape} (expected uint8 (256, 1024))")
+            except (OSError, ValueError, EOFError) as error:  # a UserError is a ValueError
+                errors.append(f"{self.root / name}: {error}")
+        if errors:
+            more = f"\n… and {len(errors) - 10} more" if len(errors) > 10 else ""
+            raise UserError(f"{len(errors)} bad clips:\n" + "\n".join(errors[:10]) + more)
+        # float16 rounds the end of a long phone up to 1.
+        np.minimum(self._position, np.float16(0.9995), out=self._position)
+
+    def __len__(self) -> int:
+        self.setup()
+        return len(self._lengths)
+
+    def identity(self) -> str:
+        return content_hash(["speech", MEL.hash, *self.corpus.table["id"]])
+
+    def pictures(self, indices: np.ndarray) -> np.ndarray:
+        pictures = np.stack([self.corpus.picture(int(i)) for i in indices])
+        return (pictures[:, None] / np.float32(255)).astype(np.float32, copy=False)
+
+    def shifts(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) frames by which each draw is shifted to the right, whole columns of them; 0 without `roll`."""
+        if not self.roll:
+            return np.zeros(len(keys), np.int64)
+        column = MEL.frames // self.cache.shape[-1] if self.cache else COLUMN
+        seconds = column * MEL.hop / MEL.sample_rate
+        spoken = self._spoken[keys % len(self)]
+        low = -np.floor(np.maximum(spoken[:, 0], 0) / seconds)
+        high = np.floor(np.maximum(MEL.seconds - spoken[:, 1], 0) / seconds)
+        uniform = np.array([np.random.default_rng([self.seed, int(key)]).random() for key in keys])
+        return column * (low + np.floor(uniform * (high - low + 1))).astype(np.int64)
+
+    def images(self, keys: np.ndarray) -> tuple[str, np.ndarray]:
+        name, values = super().images(keys)
+        return name, rolled(values, self.shifts(keys) * values.shape[-1] // MEL.frames)
+
+    def conditions(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+        rows, shift = keys % len(self), self.shifts(keys)
+        return {"phones": self._phones[rows].astype(np.int64),
+                "phone_mask": np.arange(self._phones.shape[1]) < self._lengths[rows, None],
+                "frame_phones": rolled(self._frames[rows], shift).astype(np.int64),
+                "frame_position": rolled(self._position[rows], shift).astype(np.float32),
+                "voice": self._voice[rows]}
+
+
+def rolled(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Shift each of (n, …, W) to the right by its own `shift` (n,), round the end."""
+    if not shift.any():
+        return values
+    columns = (np.arange(values.shape[-1]) - shift[:, None]) % values.shape[-1]
+    return np.take_along_axis(values, columns.reshape(len(values), *[1] * (values.ndim - 2), -1), -1)
+
+
+class CaptionedPictures(BatchDataset):
+    """Drawings with their captions, each a function of the sampler's seed and an index.
+
+    length: samples of an epoch. Without latents every epoch draws new pictures; a cache holds the first
+    `length`. tokenizer: folder of a CLIPTokenizer, or the tokenizer; without one there are no "input_ids".
+    tokens: their number; None is the tokenizer's own. sampler: options of PictureSampler; a validation takes
+    another `seed` than the training.
+    """
+
+    def __init__(self, length: int, tokenizer: Any = None, tokens: int | None = None,
+                 latents: str | Path | None = None, autoencoder: Any = None,
+                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **sampler: Any):
+        super().__init__(latents, autoencoder, mean, std)
+        self.length, self.tokenizer, self.tokens = length, tokenizer, tokens
+        self.options = sampler
+
+    def prepare(self) -> None:
+        from .pictures import PictureSampler
+
+        if self.length < 1:
+            raise UserError(f"length={self.length}: expected at least one picture")
+        self.sampler = PictureSampler(**self.options)
+        if isinstance(self.tokenizer, (str, Path)):
+            from transformers import CLIPTokenizer
+
+            self.tokenizer = CLIPTokenizer.from_pretrained(self.tokenizer)
+        if self.latents is not None:
+            # Captions are cheap without their drawings, but not free at every draw.
+            self._known = self._captions(range(self.length))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def identity(self) -> str:
+        # The drawing code may change under the same options: two of the pictures themselves speak for it.
+        ends = [hashlib.sha256(self.sampler.sample(i)[0].tobytes()).hexdigest() for i in (0, self.length - 1)]
+        options = {key: value for key, value in self.options.items() if key != "font"}
+        return content_hash(["pictures", MEL.hash, repr(sorted(options.items())), self.length, *ends])
+
+    def pictures(self, indices: np.ndarray) -> np.ndarray:
+        drawn = np.stack([self.sampler.sample(int(i))[0] for i in indices])
+        return drawn[:, None] / np.float32(255)
+
+    def _captions(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
+        # The sampler draws the caption first, so it can be had without the picture.
+        drawn = [self.sampler.choose(np.random.default_rng([self.sampler.seed, int(i)])) for i in indices]
+        found = {"concept": np.array([caption.concept for caption in drawn], np.int64)}
+        if self.tokenizer is not None:
+            length = self.tokens or min(self.tokenizer.model_max_length, 77)
+            found["input_ids"] = np.array(self.tokenizer(
+                [caption.text for caption in drawn], padding="max_length", truncation=True,
+                max_length=length).input_ids, np.int64)
+        return found
+
+    def images(self, keys: np.ndarray) -> tuple[str, np.ndarray]:
+        return ("picture", self.pictures(keys)) if self.cache is None else super().images(keys)
+
+    def conditions(self, keys: np.ndarray) -> dict[str, np.ndarray]:
+        if self.latents is None:
+            return self._captions(keys)
+        return {name: values[keys % len(self)] for name, values in self._known.items()}
+
+
+def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
+
+
+def batch_loader(dataset: BatchDataset, batch_size: int, *, seed: int = 0, shuffle: bool = True,
+                 drop_last: bool = True, workers: int = 0, pin_memory: bool = False) -> StatefulDataLoader:
+    """A loader whose state, saved anywhere in an epoch, gives exactly the batches that were left."""
+    dataset.setup()
+    batches = EpochBatches(len(dataset), batch_size, seed, shuffle, drop_last)
+    return StatefulDataLoader(dataset, batch_sampler=batches, collate_fn=_as_is, num_workers=workers,
+                              pin_memory=pin_memory, persistent_workers=workers > 0)
+
+
+class PictureData(L.LightningDataModule):
+    """Feeds a training from one dataset and, if there is one, a validation from another.
+
+    All datasets are checked at setup, and every error is told at once. A resumed run sees exactly the batches
+    of the epoch that it had not seen, with any number of workers.
+
+    train, valid: datasets of this module. batch_size: samples, of both. workers: processes of the training
+    loader; latents in memory are faster without. seed: of the order.
+    """
+
+    def __init__(self, train: BatchDataset, valid: BatchDataset | None = None, batch_size: int = 32,
+                 workers: int = 0, seed: int = 0, pin_memory: bool = False):
+        super().__init__()
+        if workers < 0:
+            raise UserError(f"data.workers={workers}: expected 0 or more")
+        self.train, self.valid = train, valid
+        self.batch_size, self.workers, self.seed, self.pin_memory = batch_size, workers, seed, pin_memory
+
+    def setup(self, stage: str | None = None) -> None:
+        errors = []
+        for dataset in (self.train, self.valid):
+            try:
+                if dataset is not None:
+                    dataset.setup()
+            except UserError as error:
+                errors.append(str(error))
+        if errors:
+            raise UserError("\n".join(errors))
+
+    def train_dataloader(self) -> StatefulDataLoader:
+        return batch_loader(self.train, self.batch_size, seed=self.seed, workers=self.workers,
+                            pin_memory=self.pin_memory)
+
+    def val_dataloader(self) -> StatefulDataLoader | list[Any]:
+        if self.valid is None:
+            return []
+        size = min(self.batch_size, len(self.valid))
+        return batch_loader(self.valid, size, shuffle=False, drop_last=False, pin_memory=self.pin_memory)

@@ -1,0 +1,258 @@
+"""How long each phone lasts, learnt from a corpus, and the plan of a phrase within the picture.
+
+`python -m images_that_speak.speech.durations CORPUS [OUT]` trains the shipped model.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..audio.mel import MEL
+from ..errors import UserError, nearest
+from ..files import atomic_path, read_json, write_json
+from ..resources import weights_dir
+from .phonemes import PAUSE, PHONE_IDS, PHONES, UNKNOWN, text_to_phones
+from .tts import Phone
+
+SHORTEST, LONGEST = 0.01, 1.0  # seconds that a phone may be predicted to last
+
+
+class _Block(nn.Module):
+    """x + conv(gelu(conv(norm x))) along time; nothing leaks out of the padding."""
+
+    def __init__(self, width: int, kernel: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv1d(width, width, kernel, padding=kernel // 2)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        """x (B, L, D), keep (B, L, 1) of 0 and 1 → (B, L, D)."""
+        hidden = (self.norm(x) * keep).transpose(1, 2)
+        hidden = nn.functional.gelu(self.first(hidden)) * keep.transpose(1, 2)
+        return (x + self.dropout(self.second(hidden)).transpose(1, 2)) * keep
+
+
+class DurationModel(nn.Module):
+    """Phones and a voice → seconds of each phone: each phone's mean, corrected by its neighbours.
+
+    voices: names, numbered from 1 in this order.
+    """
+
+    def __init__(self, voices: Sequence[str], width: int = 96, layers: int = 2, kernel: int = 5,
+                 dropout: float = 0.1):
+        super().__init__()
+        self.voices = list(voices)
+        self.config = {"voices": self.voices, "width": width, "layers": layers, "kernel": kernel,
+                       "dropout": dropout}
+        self.mean = nn.Embedding(len(PHONES), 1)
+        nn.init.constant_(self.mean.weight, float(np.log(0.08)))
+        self.phone = nn.Embedding(len(PHONES), width)
+        self.voice = nn.Embedding(len(self.voices) + 1, width)
+        self.blocks = nn.ModuleList(_Block(width, kernel, dropout) for _ in range(layers))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+        nn.init.zeros_(self.out[1].weight)
+        nn.init.zeros_(self.out[1].bias)
+
+    def forward(self, phones: Tensor, mask: Tensor, voice: Tensor) -> Tensor:
+        """phones (B, L) ids, mask (B, L) bool, voice (B,) from 1 → (B, L) ln seconds."""
+        keep = mask[..., None].to(self.phone.weight.dtype)
+        hidden = (self.phone(phones) + self.voice(voice)[:, None]) * keep
+        for block in self.blocks:
+            hidden = block(hidden, keep)
+        return (self.mean(phones) + self.out(hidden))[..., 0]
+
+    def voice_id(self, voice: str | None) -> int:
+        """A voice's number; None is the first. Raises UserError on an unknown name."""
+        if voice is None:
+            return 1
+        if voice not in self.voices:
+            raise UserError(f"voice={voice!r}: expected one of {', '.join(self.voices)}."
+                            f"{nearest(voice, self.voices)}")
+        return self.voices.index(voice) + 1
+
+    @torch.no_grad()
+    def predict(self, symbols: Sequence[str], voice: str | None = None) -> np.ndarray:
+        """Seconds (L,) of each phone of one utterance, which begins and ends with "pau"."""
+        device = self.phone.weight.device
+        ids = torch.tensor([[PHONE_IDS.get(symbol, PHONE_IDS[UNKNOWN]) for symbol in symbols]], device=device)
+        mode = self.training
+        self.eval()
+        said = self(ids, torch.ones_like(ids, dtype=torch.bool),
+                    torch.tensor([self.voice_id(voice)], device=device))
+        self.train(mode)
+        return said[0].exp().clamp(SHORTEST, LONGEST).double().cpu().numpy()
+
+    def save_pretrained(self, folder: str | Path, report: dict[str, Any] | None = None) -> None:
+        """Write config.json (with `report`, what was measured) and model.safetensors in fp16."""
+        weights = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
+        with atomic_path(Path(folder) / "model.safetensors") as path:
+            save_file(weights, path)
+        write_json(Path(folder) / "config.json", {
+            **self.config, "phones": list(PHONES), "mel_spec_hash": MEL.hash, "mel_spec": MEL.to_dict(),
+            "report": report or {}})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path | None = None) -> DurationModel:
+        """Load a folder of `save_pretrained`, by default the model that ships with the project.
+
+        Raises UserError when a file is missing or truncated, or was made for other phones or another mel spec.
+        """
+        folder = Path(folder or weights_dir() / "speech" / "durations")
+        config = read_json(folder / "config.json")
+        MEL.check(config.get("mel_spec"), folder / "config.json")
+        if config.get("phones") != list(PHONES):
+            raise UserError(f"{folder / 'config.json'}: made for another set of phones; train the durations again")
+        file = folder / "model.safetensors"
+        if not file.exists():
+            raise UserError(f"{file}: no such file")
+        try:
+            model = cls(**{key: config[key] for key in ("voices", "width", "layers", "kernel", "dropout")})
+            model.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+        except KeyError as error:
+            raise UserError(f"{folder / 'config.json'}: no key {error}") from error
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise UserError(f"{file}: not the weights of a duration model ({error})") from error
+        return model.eval()
+
+
+def plan_speech(text: str, durations: DurationModel, voice: str | None = None, seconds: float = MEL.seconds,
+                start: str | float = "centre", pause: float = 0.0, rate: float = 1.0) -> list[Phone]:
+    """When each phone of `text` sounds within a picture of `seconds`.
+
+    start: seconds at which the first phone begins, or "centre". pause: seconds of silence between words.
+    rate: 2 is twice as fast. Begins and ends with a pause ("pau"), of no length where there is no room.
+    Raises UserError when the text cannot be said (normalise_text) or does not fit.
+    """
+    if not 0.25 <= rate <= 4:
+        raise UserError(f"rate={rate}: expected 0.25 to 4")
+    if not 0 <= pause <= seconds:
+        raise UserError(f"pause={pause}: expected 0 to {seconds:g} seconds")
+    if isinstance(start, str) and start != "centre":
+        raise UserError(f"start={start!r}: expected 'centre' or a number of seconds")
+    words = text_to_phones(text)
+    symbols = [PAUSE, *(phone for word in words for phone in word), PAUSE]
+    lasts = durations.predict(symbols, voice)
+    lead, tail, spoken = lasts[0], lasts[-1], lasts[1:-1] / rate
+    length = float(spoken.sum() + pause * (len(words) - 1))
+    if length > seconds:
+        raise UserError(f"text of {len(words)} words ({text[:40]!r}{'…' if len(text) > 40 else ''}): takes "
+                        f"{length:.1f} s (expected at most {seconds:g} s); use about "
+                        f"{int(len(words) * seconds / length)} words")
+    clock = (seconds - length) / 2 if start == "centre" else float(start)
+    if not 0 <= clock <= seconds - length + 1e-6:
+        raise UserError(f"start={start}: the speech takes {length:.2f} s (expected 0 to {seconds - length:.2f})")
+    phones = [Phone(PAUSE, max(0.0, clock - lead), clock)]
+    at = 0
+    for number, word in enumerate(words):
+        if number and pause:
+            phones.append(Phone(PAUSE, clock, clock + pause))
+            clock += pause
+        for symbol in word:
+            phones.append(Phone(symbol, clock, clock := clock + float(spoken[at])))
+            at += 1
+    phones.append(Phone(PAUSE, clock, max(clock, min(seconds, clock + tail))))
+    return phones
+
+
+@dataclass(frozen=True)
+class DurationReport:
+    """Mean absolute error in ms on phrases not trained on, pauses left out, beside the per-phone mean's."""
+
+    mae_ms: float
+    baseline_ms: float
+    phones: int
+    utterance_error: float  # mean absolute relative error of a whole phrase's length
+
+
+def _padded(rows: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
+    return nn.utils.rnn.pad_sequence([torch.as_tensor(row, dtype=dtype) for row in rows], batch_first=True)
+
+
+def train_durations(corpus: Any, out_dir: str | Path | None = None, seed: int = 0, steps: int = 500,
+                    batch_size: int = 64, lr: float = 3e-3, voices: Sequence[str] | None = None,
+                    **model_options: Any) -> tuple[DurationModel, DurationReport]:
+    """Fit a DurationModel on a corpus's train split, measure it on the others, save it to `out_dir`.
+
+    corpus: its folder, or a Corpus. voices: their order; None is the corpus's, sorted. The loss is L1 on
+    ln seconds: the median, which a few long phones do not move. About a minute of one core.
+    """
+    from ..data.manifest import Corpus
+
+    corpus = Corpus.open(corpus) if isinstance(corpus, (str, Path)) else corpus
+    voices = list(voices) if voices is not None else corpus.voices()
+    table = corpus.table
+    symbols, starts, ends = (table[name].tolist() for name in ("symbols", "starts", "ends"))
+    ids = [np.array([PHONE_IDS.get(s, PHONE_IDS[UNKNOWN]) for s in row]) for row in symbols]
+    lasts = [np.log(np.clip(np.subtract(b, a), 1e-3, None)) for a, b in zip(starts, ends, strict=True)]
+    voice = np.array([voices.index(name) + 1 for name in table["voice"]])
+    train = np.flatnonzero((table["split"] == "train").to_numpy())
+    other = np.flatnonzero((table["split"] != "train").to_numpy())
+    if not len(train) or not len(other):
+        raise UserError(f"{corpus.root}: {len(train)} clips to train on and {len(other)} to measure (expected some)")
+
+    torch.manual_seed(seed)
+    model = DurationModel(voices, **model_options)
+    flat, value = np.concatenate([ids[i] for i in train]), np.concatenate([lasts[i] for i in train])
+    for phone in np.unique(flat):
+        model.mean.weight.data[phone] = float(value[flat == phone].mean())
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
+    rng = np.random.default_rng(seed)
+    # Phrases of like length together: padding costs time.
+    by_length = train[np.argsort([len(ids[i]) for i in train], kind="stable")]
+    model.train()
+    for _ in range(steps):
+        first = int(rng.integers(max(len(by_length) - batch_size, 0) + 1))
+        rows = by_length[first:first + batch_size]
+        phones, target = _padded([ids[i] for i in rows], torch.long), _padded([lasts[i] for i in rows], torch.float)
+        mask = phones > 0
+        said = model(phones, mask, torch.as_tensor(voice[rows]))
+        loss = ((said - target).abs() * mask).sum() / mask.sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    model.eval()
+
+    # The baseline knows each phone's mean in seconds, which is the best it can do without the neighbours.
+    mean = {phone: np.exp(value[flat == phone]).mean() for phone in np.unique(flat)}
+    errors, baseline, lengths = [], [], []
+    for i in other:
+        speech = ids[i] != PHONE_IDS[PAUSE]
+        true = np.exp(lasts[i])[speech]
+        said = model.predict(symbols[i], voices[voice[i] - 1])[speech]
+        errors.append(np.abs(said - true))
+        baseline.append(np.abs([mean.get(phone, 0.08) for phone in ids[i][speech]] - true))
+        lengths.append(abs(said.sum() - true.sum()) / true.sum())
+    report = DurationReport(
+        mae_ms=round(1000 * float(np.concatenate(errors).mean()), 2),
+        baseline_ms=round(1000 * float(np.concatenate(baseline).mean()), 2),
+        phones=int(sum(map(len, errors))), utterance_error=round(float(np.mean(lengths)), 4))
+    if out_dir is not None:
+        model.save_pretrained(out_dir, asdict(report))
+    return model, report
+
+
+def main() -> None:
+    """Train on the corpus named on the command line."""
+    if len(sys.argv) not in (2, 3):
+        raise SystemExit("usage: python -m images_that_speak.speech.durations CORPUS [OUT]")
+    out = sys.argv[2] if len(sys.argv) == 3 else weights_dir() / "speech" / "durations"
+    print(train_durations(sys.argv[1], out)[1])
+
+
+if __name__ == "__main__":
+    main()
