@@ -371,7 +371,7 @@ def test_opening_what_is_no_corpus_is_one_clear_error(copy, tmp_path):
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="Debian's flite is not installed")
 def test_the_command_builds_a_corpus(tmp_path):
-    command = [sys.executable, "-m", "images_that_speak.data.corpus", f"data.root={tmp_path / 'made'}",
+    command = [sys.executable, "-m", "images_that_speak.data", f"data.root={tmp_path / 'made'}",
                "data.prompts=2", "data.workers=1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)

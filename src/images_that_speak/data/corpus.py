@@ -1,6 +1,6 @@
 """Build a speech corpus: word list → prompts → speech → 10.24 s clips → mel pictures → one manifest.
 
-    python -m images_that_speak.data.corpus data.root=data/pocket_speech
+    python -m images_that_speak.data data.root=data/pocket_speech
 
 A clip is finished when its record is written, which happens last; every file is renamed into place. So a
 build that is killed goes on where it stopped when the same command is given again.
@@ -26,7 +26,6 @@ import pandas
 
 from ..errors import UserError
 from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
-from ..resources import ROOT
 from ..resources import words as word_list
 from ..speech.tts import TTS, load_tts
 from . import clips
@@ -174,9 +173,10 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
     """Build, or go on building, the corpus in `root`, then verify it.
 
     words: a word list's path or the words; prompts: how many phrases to draw; words_per_prompt: [least,
-    most]; voices: weight of each voice, or a list of equals; workers: processes, 0 for one a core; extra_words: words of the CMU
-    dictionary mixed in, so that about `closed_fraction` of all words are of the list; held_out: prompt files
-    whose phrases must not be heard in training; verify: pictures recomputed from their waves afterwards.
+    most]; voices: weight of each voice, or a list of voices, where a voice named more often speaks more;
+    workers: processes, 0 for one a core; extra_words: words of the CMU dictionary mixed in, so that about
+    `closed_fraction` of all words are of the list; held_out: prompt files whose phrases must not be heard in
+    training; verify: pictures recomputed from their waves afterwards.
 
     A phrase that does not fit the picture at natural speed is left out and reported, never cut. Raises
     UserError on a bad argument, a missing synthesiser, or a folder that holds a corpus of another recipe.
@@ -186,7 +186,8 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
     begun = time.monotonic()
     root = Path(root)
     tts = load_tts(tts) if isinstance(tts, str) else tts
-    voices = dict(voices) if isinstance(voices, Mapping) else {voice: 1.0 for voice in voices}
+    if not isinstance(voices, Mapping):
+        voices = {voice: voices.count(voice) / len(voices) for voice in voices}
     voices = {voice: weight for voice, weight in voices.items() if weight != 0}
     for voice in voices:
         tts.check_voice(voice)
@@ -295,7 +296,7 @@ def _data_card(table: pandas.DataFrame, recipe: Mapping[str, Any], closed: Seque
 
 
 def build_from_config(cfg: Any) -> CorpusSummary:
-    """Build the corpus that a composed config (configs/corpus.yaml) describes."""
+    """Build the corpus that a composed config (configs/corpus.yaml) describes; `cli` prints the summary."""
     from omegaconf import OmegaConf
 
     data = OmegaConf.to_container(cfg.data, resolve=True)
@@ -303,24 +304,7 @@ def build_from_config(cfg: Any) -> CorpusSummary:
     return build_corpus(tts=load_tts(**tts), **data)
 
 
-def main() -> None:
-    """Compose configs/corpus.yaml with the command line, build, print the summary."""
-    import hydra
-
-    from ..schema import register
-
-    register()
-
-    @hydra.main(config_path=str(ROOT / "configs"), config_name="corpus", version_base="1.3")
-    def run(cfg: Any) -> None:
-        try:
-            print(build_from_config(cfg))
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-
-    run()
-
-
 if __name__ == "__main__":
-    main()
+    from ..cli import launch
+
+    launch("corpus", "images_that_speak.data.corpus.build_from_config")

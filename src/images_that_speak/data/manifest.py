@@ -40,7 +40,7 @@ class Corpus:
         path = root / "manifest.parquet"
         if not path.exists():
             raise UserError(f"{path}: no such manifest (expected a corpus; build one with "
-                            f"`python -m images_that_speak.data.corpus data.root={root}`)")
+                            f"`python -m images_that_speak.data data.root={root}`)")
         try:
             table = pandas.read_parquet(path)
         except (OSError, ValueError) as error:
