@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
+from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,12 @@ from ..errors import UserError
 from .text import normalise
 
 SAMPLE_RATE = 16_000
+# Cepstral mean of clean speech at this reader's loudness.
+SPEECH_MEAN = "40,3,-1"
+# What the acoustic model of the wheel was trained with.
+FEATURES = """-lowerf 130 -upperf 6800 -nfilt 25 -transform dct -lifter 22 -feat 1s_c_d_dd
+-svspec 0-12/13-25/26-38 -agc none -varnorm no -model ptm -cmn {cmn} -remove_noise {denoise}
+"""
 SILENT = 1e-4  # below this peak (3 levels of 16 bits) there is nothing to hear
 
 
@@ -81,7 +88,11 @@ class PocketsphinxReader:
         language_weight: exponent on all of these, against the acoustic score.
         beam, word_beam: pruning thresholds relative to the best state.
         max_states: HMM states kept per frame before the beams narrow.
-        normalisation: "batch" subtracts the clip's own cepstral mean, "none" does not.
+        normalisation: the cepstral mean that is subtracted: "batch", the clip's own, or "fixed", that of clean
+            speech, which pauses and pictures around the speech cannot shift.
+        denoise: pocketsphinx's own subtraction of steady noise.
+        floor: white noise added to every clip, in dB below its peak. It hides the digital silence around
+            speech, which batch normalisation would otherwise take for the channel.
         workers: processes `read_many` may use.
 
     Raises:
@@ -103,6 +114,8 @@ class PocketsphinxReader:
         word_beam: float = 7e-29,
         max_states: int = 10_000,
         normalisation: str = "batch",
+        denoise: bool = True,
+        floor: float = 50.0,
         workers: int = 1,
     ):
         if isinstance(words, str):
@@ -112,14 +125,14 @@ class PocketsphinxReader:
         self.settings: dict[str, Any] = dict(
             insertion=insertion, garbage=garbage, silence=silence, noise=noise,
             language_weight=language_weight, beam=beam, word_beam=word_beam, max_states=max_states,
-            normalisation=normalisation,
+            normalisation=normalisation, denoise=denoise, floor=floor,
         )
-        if normalisation not in ("batch", "none"):
-            raise UserError(f"reader.normalisation={normalisation!r}: expected 'batch' or 'none'")
+        if normalisation not in ("batch", "fixed"):
+            raise UserError(f"reader.speech.normalisation={normalisation!r}: expected 'batch' or 'fixed'")
         self.workers = workers
         self.words = list(dict.fromkeys(word for text in words for word in normalise(text).split()))
         if not self.words:
-            raise UserError("reader.words: the vocabulary is empty (expected at least one word)")
+            raise UserError("reader.speech.words: the vocabulary is empty (expected at least one word)")
         self._pool: ProcessPoolExecutor | None = None
         self._decoder  # noqa: B018 - built now, so that a word without pronunciation is told at once
 
@@ -151,12 +164,13 @@ class PocketsphinxReader:
         # A tenth of a second is the least the feature extractor takes.
         if peak < SILENT or len(wave) < SAMPLE_RATE // 10:
             return Heard("", (), time.perf_counter() - start)
-        # Digital silence has log-energy minus infinity; a little fixed noise keeps the features finite.
-        dither = np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32) * 1e-4
-        samples = np.clip(wave * (0.9 / peak) + dither, -1, 1) * 32767
-        decoder = self._decoder
+        floor = np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
+        samples = np.clip(0.9 * (wave / peak + floor * 10 ** (-self.settings["floor"] / 20)), -1, 1) * 32767
+        decoder, batch = self._decoder, self.settings["normalisation"] == "batch"
+        if not batch:
+            decoder.set_cmn(SPEECH_MEAN)
         decoder.start_utt()
-        decoder.process_raw(samples.astype(np.int16).tobytes(), full_utt=True)
+        decoder.process_raw(samples.astype(np.int16).tobytes(), full_utt=batch)
         decoder.end_utt()
         words = tuple(
             HeardWord(segment.word.split("(")[0], segment.start_frame / 100, (segment.end_frame + 1) / 100)
@@ -186,7 +200,7 @@ class PocketsphinxReader:
         phones = " ".join("AH" if phone == "ax" else phone.upper()
                           for phones in text_to_phones(word) for phone in phones)
         if not phones:
-            raise UserError(f"reader.words: no pronunciation for {word!r}")
+            raise UserError(f"reader.speech.words: no pronunciation for {word!r}")
         return phones
 
     @cached_property
@@ -194,11 +208,16 @@ class PocketsphinxReader:
         from pocketsphinx import Config, Decoder
 
         own = self.settings
-        decoder = Decoder(Config(
-            lm=None, bestpath=False, loglevel="FATAL", cmn=own["normalisation"], wip=own["insertion"],
-            lw=own["language_weight"], silprob=own["silence"], fillprob=own["noise"], beam=own["beam"],
-            pbeam=own["beam"], wbeam=own["word_beam"], maxhmmpf=own["max_states"],
-        ))
+        # The model's feat.params overrides the configuration, so what differs goes into a file of its own.
+        with NamedTemporaryFile("w", suffix=".params") as file:
+            file.write(FEATURES.format(cmn="batch" if own["normalisation"] == "batch" else "live",
+                                       denoise="yes" if own["denoise"] else "no"))
+            file.flush()
+            decoder = Decoder(Config(
+                lm=None, bestpath=False, loglevel="FATAL", featparams=file.name, wip=own["insertion"],
+                lw=own["language_weight"], silprob=own["silence"], fillprob=own["noise"], beam=own["beam"],
+                pbeam=own["beam"], wbeam=own["word_beam"], maxhmmpf=own["max_states"],
+            ))
         missing = [word for word in self.words if decoder.lookup_word(word) is None]
         failed = []
         for word in missing:
@@ -207,7 +226,7 @@ class PocketsphinxReader:
             except (UserError, RuntimeError):
                 failed.append(word)
         if failed:
-            raise UserError(f"reader.words: no pronunciation for {', '.join(map(repr, failed))}")
+            raise UserError(f"reader.speech.words: no pronunciation for {', '.join(map(repr, failed))}")
         loop = [(0, 0, 1 / len(self.words), word) for word in self.words]
         if own["garbage"]:
             for phone in PHONES:
@@ -216,6 +235,88 @@ class PocketsphinxReader:
         decoder.add_fsg("loop", decoder.create_fsg("loop", 0, 1, [*loop, (0, 1, 1.0)]))
         decoder.activate_search("loop")
         return decoder
+
+
+class WhisperReader:
+    """Whisper, by transformers: any English words, greedy, without conditioning on what it wrote before.
+
+    Args:
+        model: a folder that transformers loads, or a hub id.
+        batch_size: clips transcribed at once; a clip's text does not depend on it.
+        device: where it runs. dtype: of the weights, "float32", "float16" or "bfloat16".
+        offline: never ask the hub, use what it has cached.
+        max_tokens: the most one clip may say; Whisper repeats itself on noise.
+
+    Raises:
+        UserError: the model cannot be loaded, named with the reason.
+    """
+
+    name = "whisper"
+
+    def __init__(
+        self,
+        model: str = "openai/whisper-small.en",
+        *,
+        batch_size: int = 8,
+        device: str = "cpu",
+        dtype: str = "float32",
+        offline: bool = False,
+        max_tokens: int = 96,
+    ):
+        import torch
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        if batch_size < 1:
+            raise UserError(f"reader.speech.batch_size={batch_size}: expected at least 1")
+        if dtype not in ("float32", "float16", "bfloat16"):
+            raise UserError(f"reader.speech.dtype={dtype!r}: expected float32, float16 or bfloat16")
+        try:
+            self.processor = WhisperProcessor.from_pretrained(model, local_files_only=offline)
+            self.model = WhisperForConditionalGeneration.from_pretrained(
+                model, dtype=getattr(torch, dtype), local_files_only=offline)
+        # Everything a missing, truncated or foreign folder makes these libraries raise.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"reader.speech.model={model}: no Whisper model can be loaded from there "
+                            f"(expected a folder or a hub id such as openai/whisper-small.en; {reason})"
+                            ) from error
+        self.model.to(device).eval().requires_grad_(False)
+        self.batch_size = batch_size
+        self.max_tokens = min(max_tokens, self.model.config.max_target_positions - 8)
+
+    def read(self, wave: np.ndarray) -> Heard:
+        """(T,) float32 in [-1, 1] at 16 kHz, at most 30 s → what was heard, without times of words."""
+        return self.read_many([wave])[0]
+
+    def read_many(self, waves: Sequence[np.ndarray]) -> list[Heard]:
+        """Read waves in order, `batch_size` at once; `seconds` is a clip's share of its batch."""
+        import torch
+
+        waves = [check_wave(wave) for wave in waves]
+        for wave in waves:
+            if len(wave) > 30 * SAMPLE_RATE:
+                raise UserError(f"wave of {len(wave) / SAMPLE_RATE:.1f} s: expected at most 30 s")
+        # Whisper invents sentences for silence; there is nothing to ask it.
+        loud = [index for index, wave in enumerate(waves) if np.abs(wave).max() >= SILENT]
+        heard = [Heard("")] * len(waves)
+        options: dict[str, Any] = dict(do_sample=False, num_beams=1, condition_on_prev_tokens=False,
+                                       max_new_tokens=self.max_tokens)
+        if getattr(self.model.generation_config, "is_multilingual", False):
+            options |= dict(language="en", task="transcribe")
+        for first in range(0, len(loud), self.batch_size):
+            start = time.perf_counter()
+            chosen = loud[first:first + self.batch_size]
+            inputs = self.processor([waves[index] for index in chosen], sampling_rate=SAMPLE_RATE,
+                                    return_tensors="pt", return_attention_mask=True)
+            with torch.inference_mode():
+                tokens = self.model.generate(
+                    inputs.input_features.to(self.model.device, self.model.dtype),
+                    attention_mask=inputs.attention_mask.to(self.model.device), **options)
+            texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
+            seconds = (time.perf_counter() - start) / len(chosen)
+            for index, text in zip(chosen, texts, strict=True):
+                heard[index] = Heard(normalise(text), (), seconds)
+        return heard
 
 
 # The acoustic model's phones.
