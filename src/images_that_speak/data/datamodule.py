@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,19 @@ class BatchDataset(Dataset):
         self.latents, self.autoencoder, self.seed = latents, autoencoder, seed
         self.mean, self.std = mean, std
         self.cache: LatentCache | None = None
-        self.ready = False
+        self.opened = self.ready = False
+
+    def open(self) -> None:
+        """Open and check the source, once; the latents may be missing."""
+        if not self.opened:
+            self.prepare()
+            self.opened = True
 
     def setup(self) -> None:
         """Open and check everything, once. Raises one UserError that names all that is wrong."""
         if self.ready:
             return
-        self.prepare()
+        self.open()
         if self.latents is not None:
             self.cache = LatentCache(self.latents, self.autoencoder, self.identity())
             mean, std = (np.asarray(own if given is None else given, np.float32).reshape(-1, 1, 1)
@@ -128,7 +135,7 @@ class BatchDataset(Dataset):
         self.ready = True
 
     def prepare(self) -> None:
-        """Open and check the source."""
+        """What `open` does; raises one UserError."""
 
     def identity(self) -> str:
         """What is in it, hashed: a latent cache belongs to one identity."""
@@ -226,7 +233,7 @@ class SpeechClips(BatchDataset):
         np.minimum(self._position, np.float16(0.9995), out=self._position)
 
     def __len__(self) -> int:
-        self.setup()
+        self.open()
         return len(self._lengths)
 
     def identity(self) -> str:
@@ -274,15 +281,15 @@ class CaptionedPictures(BatchDataset):
 
     length: samples of an epoch. Without latents every epoch draws new pictures; a cache holds the first
     `length`. tokenizer: folder of a CLIPTokenizer, or the tokenizer; without one there are no "input_ids".
-    tokens: their number; None is the tokenizer's own. sampler: options of PictureSampler; a validation takes
-    another `seed` than the training.
+    first: index of the first picture; a validation takes others than the training. tokens: ids a caption is
+    padded to; None is the tokenizer's own number. sampler: options of PictureSampler.
     """
 
-    def __init__(self, length: int, tokenizer: Any = None, tokens: int | None = None,
+    def __init__(self, length: int, tokenizer: Any = None, first: int = 0, tokens: int | None = None,
                  latents: str | Path | None = None, autoencoder: Any = None,
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **sampler: Any):
         super().__init__(latents, autoencoder, mean, std)
-        self.length, self.tokenizer, self.tokens = length, tokenizer, tokens
+        self.length, self.first, self.tokenizer, self.tokens = length, first, tokenizer, tokens
         self.options = sampler
 
     def prepare(self) -> None:
@@ -295,26 +302,32 @@ class CaptionedPictures(BatchDataset):
             from transformers import CLIPTokenizer
 
             self.tokenizer = CLIPTokenizer.from_pretrained(self.tokenizer)
-        if self.latents is not None:
-            # Captions are cheap without their drawings, but not free at every draw.
-            self._known = self._captions(range(self.length))
 
     def __len__(self) -> int:
         return self.length
 
     def identity(self) -> str:
         # The drawing code may change under the same options: two of the pictures themselves speak for it.
-        ends = [hashlib.sha256(self.sampler.sample(i)[0].tobytes()).hexdigest() for i in (0, self.length - 1)]
+        ends = [hashlib.sha256(self._draw(i).tobytes()).hexdigest() for i in (0, self.length - 1)]
         options = {key: value for key, value in self.options.items() if key != "font"}
-        return content_hash(["pictures", MEL.hash, repr(sorted(options.items())), self.length, *ends])
+        return content_hash(["pictures", MEL.hash, repr(sorted(options.items())), self.first, self.length, *ends])
+
+    def _draw(self, index: int) -> np.ndarray:
+        return self.sampler.sample(self.first + index)[0]
 
     def pictures(self, indices: np.ndarray) -> np.ndarray:
-        drawn = np.stack([self.sampler.sample(int(i))[0] for i in indices])
+        drawn = np.stack([self._draw(int(i)) for i in indices])
         return drawn[:, None] / np.float32(255)
+
+    @cached_property
+    def _known(self) -> dict[str, np.ndarray]:
+        # Captions are cheap without their drawings, but not free at every draw.
+        return self._captions(range(self.length))
 
     def _captions(self, indices: Iterable[int]) -> dict[str, np.ndarray]:
         # The sampler draws the caption first, so it can be had without the picture.
-        drawn = [self.sampler.choose(np.random.default_rng([self.sampler.seed, int(i)])) for i in indices]
+        drawn = [self.sampler.choose(np.random.default_rng([self.sampler.seed, self.first + int(i)]))
+                 for i in indices]
         found = {"concept": np.array([caption.concept for caption in drawn], np.int64)}
         if self.tokenizer is not None:
             length = self.tokens or min(self.tokenizer.model_max_length, 77)

@@ -40,7 +40,7 @@ def cache_latents(vae: nn.Module, dataset: Any, out_dir: str | Path, batch_size:
     Raises UserError when the folder was begun for another autoencoder, dataset, mel spec, dtype or shard
     size.
     """
-    dataset.setup()
+    dataset.open()
     out_dir, length = Path(out_dir), len(dataset)
     claim = {"mel_spec": MEL.to_dict(), "autoencoder": autoencoder_hash(vae), "dataset": dataset.identity(),
              "length": length, "dtype": dtype, "shard": shard}

@@ -96,7 +96,7 @@ class DurationModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path, report: dict[str, Any] | None = None) -> None:
         """Write config.json (with `report`, what was measured) and model.safetensors in fp16."""
-        weights = {name: value.detach().cpu().half().contiguous() for name, value in self.state_dict().items()}
+        weights = {name: value.detach().cpu().half() for name, value in self.state_dict().items()}
         with atomic_path(Path(folder) / "model.safetensors") as path:
             save_file(weights, path)
         write_json(Path(folder) / "config.json", {
@@ -107,13 +107,13 @@ class DurationModel(nn.Module):
     def from_pretrained(cls, folder: str | Path | None = None) -> DurationModel:
         """Load a folder of `save_pretrained`, by default the model that ships with the project.
 
-        Raises UserError when a file is missing or truncated, or was made for other phones or another mel spec.
+        Raises UserError when a file is missing or truncated, or made for other phones or another mel spec.
         """
         folder = Path(folder or weights_dir() / "speech" / "durations")
         config = read_json(folder / "config.json")
         MEL.check(config.get("mel_spec"), folder / "config.json")
         if config.get("phones") != list(PHONES):
-            raise UserError(f"{folder / 'config.json'}: made for another set of phones; train the durations again")
+            raise UserError(f"{folder / 'config.json'}: made for another set of phones; train it again")
         file = folder / "model.safetensors"
         if not file.exists():
             raise UserError(f"{file}: no such file")
@@ -152,7 +152,8 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
                         f"{int(len(words) * seconds / length)} words")
     clock = (seconds - length) / 2 if start == "centre" else float(start)
     if not 0 <= clock <= seconds - length + 1e-6:
-        raise UserError(f"start={start}: the speech takes {length:.2f} s (expected 0 to {seconds - length:.2f})")
+        raise UserError(f"start={start}: the speech takes {length:.2f} s "
+                        f"(expected 0 to {seconds - length:.2f})")
     phones = [Phone(PAUSE, max(0.0, clock - lead), clock)]
     at = 0
     for number, word in enumerate(words):
@@ -200,7 +201,8 @@ def train_durations(corpus: Any, out_dir: str | Path | None = None, seed: int = 
     train = np.flatnonzero((table["split"] == "train").to_numpy())
     other = np.flatnonzero((table["split"] != "train").to_numpy())
     if not len(train) or not len(other):
-        raise UserError(f"{corpus.root}: {len(train)} clips to train on and {len(other)} to measure (expected some)")
+        raise UserError(f"{corpus.root}: {len(train)} clips to train on and {len(other)} to measure "
+                        "(expected some of each)")
 
     torch.manual_seed(seed)
     model = DurationModel(voices, **model_options)
@@ -216,7 +218,8 @@ def train_durations(corpus: Any, out_dir: str | Path | None = None, seed: int = 
     for _ in range(steps):
         first = int(rng.integers(max(len(by_length) - batch_size, 0) + 1))
         rows = by_length[first:first + batch_size]
-        phones, target = _padded([ids[i] for i in rows], torch.long), _padded([lasts[i] for i in rows], torch.float)
+        phones = _padded([ids[i] for i in rows], torch.long)
+        target = _padded([lasts[i] for i in rows], torch.float)
         mask = phones > 0
         said = model(phones, mask, torch.as_tensor(voice[rows]))
         loss = ((said - target).abs() * mask).sum() / mask.sum()
