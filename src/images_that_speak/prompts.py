@@ -51,7 +51,8 @@ def _csv_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[int
     names = [(name or "").strip() for name in reader.fieldnames or ()]
     missing = [name for name in columns if name not in names]
     if missing:
-        hints = "".join(nearest(name, names) for name in missing)
+        others = [name for name in names if name not in columns]
+        hints = "".join(nearest(name, others) for name in missing)
         raise UserError(f"{path}: no column {' or '.join(map(repr, missing))}; its first line is "
                         f"{','.join(names)!r}.{hints}")
     reader.fieldnames = names

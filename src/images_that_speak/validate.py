@@ -6,6 +6,7 @@ Every rule reports; none raises. So a user reads everything that is wrong at onc
 from __future__ import annotations
 
 import math
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError, nearest
 from .prompts import COLUMNS, read_pairs
+from .schema import SCHEMAS
 
 # Key: least, greatest (both allowed) and what they are.
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -47,6 +49,7 @@ def validate(cfg: DictConfig, task: str) -> None:
 def problems(cfg: DictConfig, task: str) -> list[str]:
     """Everything wrong with `cfg`, one line each; empty when all is well."""
     found = [f"{key}: no value; give {key}=…" for key in sorted(OmegaConf.missing_keys(cfg))]
+    found += _strangers(cfg, SCHEMAS[task])
     ranges = {**RANGES, **({"steps": STEPS[task]} if task in STEPS else {})}
     for key, (least, greatest, expected) in ranges.items():
         value = _select(cfg, key, found)
@@ -61,6 +64,17 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
     if task in rules:
         rules[task](cfg, found)
     return list(dict.fromkeys(found))
+
+
+def _strangers(cfg: DictConfig, schema: Any, prefix: str = "") -> list[str]:
+    """Keys that no code reads: `+key=value` gets past the types."""
+    known = {field.name: field.default_factory for field in fields(schema)}
+    found = [f"+{prefix}{key}: unknown key {prefix + str(key)!r}.{nearest(str(key), known)}"
+             for key in cfg if key not in known]
+    for name, kind in known.items():
+        if is_dataclass(kind) and OmegaConf.is_dict(cfg.get(name)):
+            found += _strangers(cfg[name], kind, f"{prefix}{name}.")
+    return found
 
 
 def _select(cfg: DictConfig, key: str, found: list[str]) -> Any:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 log = logging.getLogger(__name__)
+_chosen_here: set[str] = set()
 
 
 def logged_in() -> bool:
@@ -29,6 +30,18 @@ def logged_in() -> bool:
         return netrc.netrc(path).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _keep_inside(folder: Path) -> None:
+    """Have W&B stage the media of tables in `folder` too, not in the home: `wandb sync` needs them there.
+
+    Where the user has set its folders, those stay.
+    """
+    folder.mkdir(exist_ok=True)  # else W&B complains and writes to the system's temporary folder
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        if os.environ.get(name) in (None, *_chosen_here):
+            os.environ[name] = str(folder.resolve())
+            _chosen_here.add(os.environ[name])
 
 
 def start(run: Run, project: str, entity: str | None = None, mode: str = "auto",
@@ -48,7 +61,7 @@ def start(run: Run, project: str, entity: str | None = None, mode: str = "auto",
         group=Path(HydraConfig.get().sweep.dir).name if multirun else None, job_type=run.task,
         tags=tags, notes=notes, config=OmegaConf.to_container(run.cfg, resolve=True), reinit="create_new",
         settings=wandb.Settings(quiet=True, console="off", x_disable_stats=mode == "offline"))
-    (run.dir / "wandb").mkdir(exist_ok=True)  # else W&B complains and writes to the system's temporary folder
+    _keep_inside(run.dir / "wandb")
     try:
         started = wandb.init(mode=mode, **settings)
     except Exception as error:

@@ -1,0 +1,268 @@
+"""Configurations: every shipped one works, every mistake is named, and only what may be built is built."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from images_that_speak import config, help, schema
+from images_that_speak.config import CONFIGS
+from images_that_speak.errors import UserError
+from images_that_speak.prompts import Pair, read_pairs
+from images_that_speak.validate import problems, validate
+
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml"))
+NAMES = [str(path.relative_to(CONFIGS)) for path in FILES]
+
+
+def groups_of(task: str) -> list[str]:
+    """The groups that the primary configuration of `task` chooses from."""
+    found = re.findall(r"^  - (?:optional )?(\w+): ", (CONFIGS / f"{task}.yaml").read_text(), re.MULTILINE)
+    return [group for group in found if group != "hydra"]
+
+
+def uses() -> list[tuple[str, str]]:
+    """(task, override) for every shipped choice of every group in every task that has the group.
+
+    An experiment says itself which entry script runs it.
+    """
+    found = [(task, "") for task in schema.SCHEMAS]
+    for path in FILES:
+        group, _, name = str(path.relative_to(CONFIGS).with_suffix("")).partition("/")
+        for task in schema.SCHEMAS:
+            runs_it = group != "experiment" or f"python {task}.py" in path.read_text()
+            if name and group in groups_of(task) and runs_it and fits(group, name, task):
+                found.append((task, f"{group}={name}"))
+    return found
+
+
+def fits(group: str, name: str, task: str) -> bool:
+    """A choice with only plain settings of a corpus is none for a training, and the other way round."""
+    return group != "data" or task != "corpus" or "_target_" not in (CONFIGS / group / f"{name}.yaml").read_text()
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> list[str]:
+    """Overrides that point at a family's folder, so that these tests need no weights."""
+    (tmp_path / "pocket").mkdir()
+    (tmp_path / "pocket" / "family.json").write_text("{}")
+    return [f"paths.weights={tmp_path}"]
+
+
+# --- what is shipped
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_opens_with_a_line_that_says_what_it_is(path: Path) -> None:
+    assert len(help.describe(path)) > 15
+    assert help.describe(path).endswith((".", "`")) or path.parent.name in ("data", "tts")
+
+
+@pytest.mark.parametrize(("task", "override"), uses(), ids=lambda value: value or "default")
+def test_composes_and_binds(task: str, override: str) -> None:
+    cfg = config._compose(task, [override] if override else [])
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert config.unbound(plain) == []
+
+
+@pytest.mark.parametrize("task", schema.SCHEMAS)
+def test_every_option_has_its_meaning(task: str) -> None:
+    """Every key of a primary configuration is in `--help`, with a comment."""
+    keys = set(OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{task}.yaml"))) - {"defaults"}
+    shown = {key for key, _, meaning in help.options(CONFIGS / f"{task}.yaml") if meaning}
+    assert keys == shown
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_an_experiment_opens_with_the_command_that_runs_it(path: Path) -> None:
+    name = path.relative_to(CONFIGS / "experiment").with_suffix("")
+    assert re.search(rf"python \w+\.py experiment={name}\b", path.read_text())
+
+
+# --- mistakes
+
+def test_all_mistakes_are_told_at_once(family: list[str]) -> None:
+    wrong = ["image_promt=a", "family=pockt", "steps=many", "guidance.audio_wieght=1", "seed=-1",
+             "guidance.image_start=2", "num_samples=0", "+novel=1"]
+    with pytest.raises(UserError) as caught:
+        config.compose("generate", family + wrong)
+    told = str(caught.value)
+    assert len(told.splitlines()) == len(wrong)
+    assert "Did you mean 'image_prompt'?" in told
+    assert "Did you mean 'pocket'?" in told
+    assert "Did you mean 'guidance.audio_weight'?" in told
+    for key in ("steps=many", "seed=-1", "guidance.image_start=2.0", "num_samples=0", "novel"):
+        assert key in told
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("guidance.audio_weight=nan", "0 to 1"),
+    ("guidance.audio_weight=1.01", "0 to 1"),
+    ("steps=0", "1 to 1000"),
+    ("steps=1001", "1 to 1000"),
+    ("steps=2.5", "Integer"),
+    ("image_prompt=", "expected some words"),
+    ("audio_prompt='  '", "expected some words"),
+    ("prompts=nowhere.csv", "no such file"),
+    ("device=gpu", "Did you mean"),
+    ("seed=4294967296", "4294967295"),
+    ("family.weights=/nowhere", "family.json"),
+    ("a b", "cannot be read"),
+    ("steps=1,2", "need -m"),
+])
+def test_a_mistake_is_named(family: list[str], override: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.compose("generate", [*family, override])
+    assert override.split("=")[0].split(".")[0] in str(caught.value)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_both_branches_late_is_a_contradiction(family: list[str]) -> None:
+    late = ["guidance.image_start=0.2", "guidance.audio_start=0.1"]
+    with pytest.raises(UserError, match="one of them must be 0"):
+        config.compose("generate", family + late)
+
+
+def test_evaluate_wants_one_thing_to_read(family: list[str], tmp_path: Path) -> None:
+    for given_ in ([], [f"run={tmp_path}", f"pictures={tmp_path}"]):
+        with pytest.raises(UserError, match="exactly one of"):
+            config.compose("evaluate", family + given_)
+    with pytest.raises(UserError, match="no folder samples"):
+        config.compose("evaluate", [*family, f"run={tmp_path}"])
+    assert config.compose("evaluate", [*family, f"pictures={tmp_path}"]).pictures == str(tmp_path)
+
+
+def test_train_wants_something_to_train() -> None:
+    with pytest.raises(UserError, match="experiment"):
+        config.compose("train")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(allow_nan=True))
+def test_weights_are_shares(value: float) -> None:
+    cfg = config.defaults("generate").copy()
+    cfg.guidance.audio_weight = value
+    found = [problem for problem in problems(cfg, "generate") if "guidance.audio_weight" in problem]
+    assert (not found) == (not math.isnan(value) and 0 <= value <= 1)
+
+
+def test_validate_raises_once() -> None:
+    cfg = config.defaults("generate").copy()
+    cfg.seed, cfg.steps = -1, 0
+    with pytest.raises(UserError, match=r"(?s)(?=.*seed=-1)(?=.*steps=0)"):
+        validate(cfg, "generate")
+
+
+def test_every_value_of_a_sweep_is_checked(family: list[str]) -> None:
+    found = config.check("generate", [*family, "guidance.audio_weight=0.1,0.5,7", "scheduler=ddim,dmp"], True)
+    assert len(found) == 2
+    assert "guidance.audio_weight=7" in found[0] and "no such choice" in found[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=40))
+def test_a_prompt_is_taken_literally(text: str) -> None:
+    """Whatever is typed after image_prompt= is the prompt, without a second pair of quotes."""
+    quoted_already = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if quoted_already or text == "null":
+        return
+    override = OverridesParser.create().parse_override(config.quoted(f"image_prompt={text}"))
+    assert str(override.value()) == text
+
+
+def test_a_sweep_of_prompts_is_parted_at_commas() -> None:
+    override = config.quoted("image_prompt=a cat (big), it's two", multirun=True)
+    values = OverridesParser.create().parse_override(override).value().list
+    assert [value.text for value in values] == ["a cat (big)", "it's two"]
+
+
+def test_other_values_are_quoted_where_hydra_could_not_read_them() -> None:
+    assert config.quoted("steps=20") == "steps=20"
+    override = OverridesParser.create().parse_override(config.quoted("run=logs/it's=here!"))
+    assert str(override.value()) == "logs/it's=here!"
+
+
+# --- identity's ingredients
+
+def test_changed_is_what_differs_from_the_defaults() -> None:
+    cfg = config._compose("generate", ["guidance.audio_weight=0.25", "seed=0", "paths.logs=/elsewhere"])
+    assert config.changed(cfg, "generate") == {"guidance.audio_weight": 0.25, "paths.logs": "/elsewhere"}
+    masks = config._compose("generate", ["composition=images_that_sound"])
+    assert config.changed(masks, "generate")["composition.edge"] == "absent"
+
+
+# --- building
+
+def test_builds_what_belongs_to_this_package() -> None:
+    pair = config.instantiate({"_target_": "images_that_speak.prompts.Pair", "image_prompt": "a"},
+                              audio_prompt="b")
+    assert pair == Pair("a", "b")
+    nested = config.instantiate(OmegaConf.create(
+        {"first": {"_target_": "images_that_speak.prompts.Pair", "image_prompt": "a", "audio_prompt": "b"},
+         "rest": [1, {"two": 2}]}))
+    assert nested["first"] == Pair("a", "b")
+    assert type(nested["rest"]) is list and type(nested["rest"][1]) is dict
+
+
+@pytest.mark.parametrize("target", [
+    "os.system", "builtins.eval", "subprocess.Popen", "pathlib.Path", "hydra.utils.get_class",
+    "images_that_speak.files.os.remove", "images_that_speak.config.hydra.utils.get_method",
+    "torch.hub.load", "torch.load", "images_that_speak.nowhere.Thing", "images_that_speak.prompts.COLUMNS",
+    "images_that_speak_evil.run", 3,
+])
+def test_builds_nothing_else(target: object) -> None:
+    with pytest.raises(UserError, match="_target_|deep"):
+        config.instantiate({"_target_": target})
+    with pytest.raises(UserError, match="deep"):
+        config.instantiate({"list": [{"deep": {"_target_": target}}]})
+
+
+def test_a_wrong_argument_is_named() -> None:
+    with pytest.raises(UserError, match="Did you mean 'image_prompt'?"):
+        config.instantiate({"_target_": "images_that_speak.prompts.Pair", "image_promt": "a"})
+
+
+# --- files of pairs
+
+def test_reads_csv_and_txt(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("\ufeffid, image_prompt,audio_prompt\n1,a  cat,\"happy, baby\"\n\n2,dogs,music\n",
+                     encoding="utf-8")
+    assert read_pairs(table) == [Pair("a cat", "happy, baby"), Pair("dogs", "music")]
+    lines = tmp_path / "pairs.txt"
+    lines.write_text("# mine\na cat | happy baby\n\n")
+    assert read_pairs(lines) == [Pair("a cat", "happy baby")]
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("a.csv", "image,audio_prompt\nx,y\n", "Did you mean 'image'?"),
+    ("a.csv", "image_prompt,audio_prompt\nx,\n", "line 2 has no audio_prompt"),
+    ("a.csv", "image_prompt,audio_prompt\n", "no pair"),
+    ("a.csv", "", "no column"),
+    ("a.txt", "only a picture\n", "line 1 has no audio_prompt"),
+    ("a.json", "{}", ".csv or .txt"),
+])
+def test_a_bad_file_of_pairs_is_explained(tmp_path: Path, name: str, text: str, said: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        read_pairs(path)
+    assert name in str(caught.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_file_is_read_or_explained(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.csv"
+    path.write_bytes(b"image_prompt,audio_prompt\n" + data)
+    try:
+        assert all(pair.image_prompt and pair.audio_prompt for pair in read_pairs(path))
+    except UserError as error:
+        assert "pairs.csv" in str(error)
