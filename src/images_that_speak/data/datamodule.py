@@ -309,8 +309,8 @@ class CaptionedPictures(BatchDataset):
     def identity(self) -> str:
         # The drawing code may change under the same options: two of the pictures themselves speak for it.
         ends = [hashlib.sha256(self._draw(i).tobytes()).hexdigest() for i in (0, self.length - 1)]
-        options = {key: value for key, value in self.options.items() if key != "font"}
-        return content_hash(["pictures", MEL.hash, repr(sorted(options.items())), self.first, self.length, *ends])
+        options = sorted((key, value) for key, value in self.options.items() if key != "font")
+        return content_hash(["pictures", MEL.hash, repr(options), self.first, self.length, *ends])
 
     def _draw(self, index: int) -> np.ndarray:
         return self.sampler.sample(self.first + index)[0]

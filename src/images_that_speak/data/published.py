@@ -69,8 +69,9 @@ class PublishedClips(BatchDataset):
 
     def __init__(self, root: str | Path, value_range: tuple[float, float] = (0.0, 1.0),
                  low_first: bool = False, embeddings: str | Path | bool = True,
-                 prompts: str | Path | None = None, latents: str | Path | None = None, autoencoder: Any = None,
-                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0):
+                 prompts: str | Path | None = None, latents: str | Path | None = None,
+                 autoencoder: Any = None, mean: Sequence[float] | None = None,
+                 std: Sequence[float] | None = None, seed: int = 0):
         super().__init__(latents, autoencoder, mean, std, seed)
         self.root, self.low_first = Path(root), low_first
         self.embeddings, self.prompts = embeddings, prompts
