@@ -53,7 +53,7 @@ def conditions(count: int) -> tuple[list[str], dict[str, list[np.ndarray]]]:
         wave[start:start + len(spoken)] = spoken * (0.95 / np.abs(spoken).max())
         speech = logmel_to_picture(log_mel(torch.from_numpy(wave)[None]))[0].numpy()
         phrases.append(phrase)
-        made = {"wave": wave, "white noise 20 dB": noisy(wave, 20, rng), "white noise 10 dB": noisy(wave, 10, rng)}
+        made = {"wave": wave} | {f"white noise {level} dB": noisy(wave, level, rng) for level in (20, 10)}
         first, last = start // MEL.hop, (start + len(spoken)) // MEL.hop
         pictures = {"mel picture": speech}
         for brightness in (0.45, 0.65):
@@ -70,7 +70,8 @@ def conditions(count: int) -> tuple[list[str], dict[str, list[np.ndarray]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="name=value,…", help="settings of PocketsphinxReader")
     parser.add_argument("--count", type=int, default=24, help="phrases")
     parser.add_argument("--cache", type=Path, help="npz that keeps the clips for the next call")
@@ -82,13 +83,14 @@ def main() -> None:
     else:
         phrases, clips = conditions(options.count)
         if options.cache:
-            np.savez(options.cache, phrases=phrases, **{name: np.stack(value) for name, value in clips.items()})
+            stacked = {name: np.stack(value) for name, value in clips.items()}
+            np.savez(options.cache, phrases=phrases, **stacked)
     grid = {}
     for setting in options.settings:
         name, _, values = setting.partition("=")
-        grid[name] = [json.loads(value) if value[0] in "-0123456789tfn" and value != "fixed" else value
+        grid[name] = [value if value in ("batch", "fixed") else json.loads(value)
                       for value in values.split(",")]
-    heading = " | ".join(["settings", *clips, "insertions", "deletions", "substitutions", "s/clip", "slowest"])
+    heading = " | ".join(["settings", *clips, "ins", "del", "sub", "s/clip", "slowest"])
     print(f"| {heading} |\n|{'---|' * (len(clips) + 6)}")
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))

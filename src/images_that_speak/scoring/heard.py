@@ -88,8 +88,8 @@ class PocketsphinxReader:
         language_weight: exponent on all of these, against the acoustic score.
         beam, word_beam: pruning thresholds relative to the best state.
         max_states: HMM states kept per frame before the beams narrow.
-        normalisation: the cepstral mean that is subtracted: "batch", the clip's own, or "fixed", that of clean
-            speech, which pauses and pictures around the speech cannot shift.
+        normalisation: the cepstral mean that is subtracted: "batch", the clip's own, or "fixed", that of
+            clean speech, which pauses and pictures around the speech cannot shift.
         denoise: pocketsphinx's own subtraction of steady noise.
         floor: white noise added to every clip, in dB below its peak. It hides the digital silence around
             speech, which batch normalisation would otherwise take for the channel.

@@ -1,0 +1,389 @@
+"""Reading pictures back: what is seen in them, what is heard when they are played, and how sure that is.
+
+`evaluate(cfg)` reads a run folder of generate.py or any folder of pictures; `read_back(folders, …)` is what
+generate.py calls on its own samples at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from ..audio.mel import MEL
+from ..audio.picture import quantise, read_picture
+from ..audio.wave import read_wave
+from ..config import instantiate
+from ..errors import UserError
+from ..files import read_json, write_json
+from ..prompts import read_pairs
+from ..runs import open_run
+from .heard import SILENT, SpeechReader
+from .statistics import Interval, score_sample, totals
+from .tables import SAMPLE_COLUMNS, TOTAL_COLUMNS, print_table, total_row, write_table
+
+SOURCES = ("picture", "wav")
+CHUNK = 8  # samples decoded at once: bounds the memory, not the result
+# Pictures that show the same sample once more, in colour or with a frame.
+COPIES = ("spectrogram", "spec", "video")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to read back. `record` is its sample.json, where it has one."""
+
+    name: str
+    picture: Path
+    wave: Path | None = None
+    image_prompt: str | None = None
+    audio_prompt: str | None = None
+    record: dict[str, Any] | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Readers:
+    """`speech` hears, `picture` sees (None: nobody looks). `source`: what is heard, "picture" or "wav"."""
+
+    speech: SpeechReader
+    picture: Any = None
+    source: str = "picture"
+
+
+@dataclass
+class Report:
+    """`rows`: a dict for each sample that was read. `left_out`: {file: why}. `notes`: for the user."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Read back what `cfg` (configs/evaluate.yaml) names, print the tables, and return the result.
+
+    Writes samples.csv, samples.md, totals.csv, totals.md and result.json into a run folder of its own, and
+    the scores into the sample.json of samples that have one. Files that cannot be read are named and left
+    out. Raises UserError when none can be read.
+    """
+    items = find_run(cfg.run) if cfg.run else find_pictures(cfg.pictures, cfg.prompts)
+    with open_run(cfg, "evaluate") as run:
+        if run.result is not None:
+            return run.result
+        readers = load_readers(cfg.reader, cfg.device)
+        vocoder = load_vocoder_of(cfg) if readers.source == "picture" else None
+        report = read_items(items, readers, vocoder)
+        figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed))
+        for row, item in _of(report, items):
+            if item.record is not None and item.folder is not None:
+                write_scores(item.folder, item.record, row)
+        lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
+        from .anchors import stored_rows
+
+        lines += stored_rows(cfg)
+        write_table(run.dir / "samples", report.rows, SAMPLE_COLUMNS)
+        write_table(run.dir / "totals", lines, TOTAL_COLUMNS)
+        tell(report)
+        print_table(report.rows, SAMPLE_COLUMNS)
+        print_table(lines, TOTAL_COLUMNS)
+        print(f"tables and result: {run.dir}")
+        run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
+        return run.finish({**plain_totals(figures), "speech_reader": readers.speech.name,
+                           "picture_reader": getattr(readers.picture, "name", None), "source": readers.source,
+                           "left_out": [{"file": file, "error": error}
+                                        for file, error in report.left_out.items()]})
+
+
+def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, device: str = "cpu",
+              resamplings: int = 1000, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+    """Read sample folders back, write the scores into each sample.json, and return the totals.
+
+    Args:
+        folders: sample folders, each with image.png, speech.wav and sample.json.
+        reader: the configuration section `reader`, or `Readers`. When the picture reader cannot be loaded, a
+            note says so and nothing is said of what is seen.
+        vocoder: plays the pictures; None reads speech.wav, which generate.py decodes from the 8-bit picture.
+
+    Returns `plain_totals`. Raises UserError when no folder can be read.
+    """
+    items = [_sample_item(Path(folder)) for folder in folders]
+    notes = []
+    if isinstance(reader, Readers):
+        readers = reader
+    else:
+        try:
+            readers = load_readers(reader, device)
+        except UserError as error:
+            readers = load_readers(reader, device, see=False)
+            notes.append(f"what is seen is not scored: {error}")
+    if vocoder is None:
+        readers = replace(readers, source="wav")
+    report = read_items(items, readers, vocoder)
+    report.notes += notes
+    if not quiet:
+        tell(report)
+    for row, item in _of(report, items):
+        assert item.record is not None and item.folder is not None
+        write_scores(item.folder, item.record, row)
+    return plain_totals(totals(report.rows, resamplings, seed))
+
+
+# --- what there is to read
+
+
+def find_run(run: str | Path) -> list[Item]:
+    """The samples of a run folder. Raises UserError when it holds none."""
+    folders = sorted(path.parent for path in (Path(run) / "samples").glob("*/sample.json"))
+    if not folders:
+        raise UserError(f"run={run}: holds no sample (expected samples/<id>/sample.json, as generate.py "
+                        "writes)")
+    return [_sample_item(folder) for folder in folders]
+
+
+def _sample_item(folder: Path) -> Item:
+    record = read_json(folder / "sample.json")
+    if not isinstance(record, dict):
+        raise UserError(f"{folder / 'sample.json'}: expected a JSON object")
+    return Item(folder.name, folder / "image.png", folder / "speech.wav", record.get("image_prompt"),
+                record.get("audio_prompt"), record, folder)
+
+
+def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> list[Item]:
+    """The pictures of a folder and its subfolders: png and npy, one a sample.
+
+    Of files that differ only in their ending or in `_img` and `_spec` (the published layout writes
+    `x_img.png`, `x_spec.png`, `x.npy` and `x.wav`), one is read: the gray png, else the npy. Prompts come
+    from the csv `prompts` (columns file, image_prompt, audio_prompt; `file` with or without ending), else
+    from the sample.json beside a picture, else there are none. Raises UserError when the folder holds no
+    picture, or when the csv names a file that is not there.
+    """
+    root = Path(pictures)
+    by_stem: dict[Path, Path] = {}
+    for path in sorted(root.rglob("*")):
+        stem = path.stem.removesuffix("_img")
+        if path.suffix.lower() not in (".png", ".npy") or path.name.startswith("."):
+            continue
+        if stem in COPIES or stem.rpartition("_")[2] in COPIES:
+            continue
+        key = path.with_name(stem)
+        # png before npy: the 8-bit file is what is seen.
+        if key not in by_stem or path.suffix.lower() == ".png":
+            by_stem[key] = path
+    if not by_stem:
+        raise UserError(f"pictures={root}: holds no picture (expected 256x1024 png or npy files)")
+    items = []
+    for key, path in by_stem.items():
+        if path.name == "image.png" and (path.parent / "sample.json").exists():
+            item = _sample_item(path.parent)
+        else:
+            wave = next((p for p in (key.with_suffix(".wav"), key.with_suffix(".flac")) if p.exists()), None)
+            item = Item(str(path.relative_to(root)), path, wave)
+        items.append(item)
+    if prompts is None:
+        return items
+    pairs = {pair.file: pair for pair in read_pairs(prompts, ("file", "image_prompt", "audio_prompt"))}
+    named = []
+    for item in items:
+        path = item.picture.relative_to(root)
+        names = (str(path), path.name, str(path.with_suffix("")), path.stem, path.stem.removesuffix("_img"))
+        pair = next((pairs.pop(name) for name in names if name in pairs), None)
+        if pair is not None:
+            named.append(replace(item, image_prompt=pair.image_prompt, audio_prompt=pair.audio_prompt))
+        else:
+            named.append(item)
+    if pairs:
+        missing = ", ".join(repr(file) for file in list(pairs)[:5])
+        raise UserError(f"prompts={prompts}: no picture in {root} for {missing}")
+    return named
+
+
+# --- reading
+
+
+def load_readers(section: Any, device: str = "cpu", see: bool = True) -> Readers:
+    """The readers of a configuration section `reader`; without a picture reader when `see` is false.
+
+    Raises UserError when one cannot be loaded.
+    """
+    if OmegaConf.is_config(section):
+        section = OmegaConf.to_container(section, resolve=True)
+    source = section.get("source", "picture")
+    if source not in SOURCES:
+        raise UserError(f"reader.source={source!r}: expected one of {', '.join(SOURCES)}")
+
+    def build(part: Mapping[str, Any] | None) -> Any:
+        if part is None:
+            return None
+        return instantiate({**part, "device": _device(device)} if "device" in part else dict(part))
+
+    return Readers(build(section["speech"]), build(section.get("picture")) if see else None, source)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_vocoder_of(cfg: DictConfig) -> Any:
+    """The vocoder that plays pictures: `vocoder.path`, or the family's."""
+    from ..audio.vocoder import load_vocoder
+
+    path = OmegaConf.select(cfg, "vocoder.path")
+    return load_vocoder(path or instantiate(cfg.family).vocoder).to(_device(cfg.device))
+
+
+def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> Report:
+    """Read every item; those that cannot be read are left out by name. Raises UserError when none can.
+
+    A sample that is silent counts, as one in which no word was heard: leaving it out would flatter the rest.
+    """
+    report = Report()
+    extend = getattr(readers.speech, "extend", None)
+    if extend is not None:
+        added = extend(item.audio_prompt for item in items if item.audio_prompt)
+        if added:
+            report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
+    kept: list[Item] = []
+    embedded: list[Any] = []
+    silent = []
+    look = readers.picture is not None and any(item.image_prompt for item in items)
+    with tqdm(total=len(items), unit="picture", desc="reading back", leave=False) as bar:
+        for chunk in _chunks(items, CHUNK):
+            good, pictures, waves = _load(chunk, readers, vocoder, report, look)
+            if good:
+                for item, wave, heard in zip(good, waves, readers.speech.read_many(waves), strict=True):
+                    if float(np.abs(wave).max()) < SILENT:
+                        silent.append(item.name)
+                    report.rows.append({"name": item.name, "heard": heard.text})
+                if look:
+                    embedded.append(readers.picture.embed_pictures(np.stack(pictures)))
+                kept += good
+            bar.update(len(chunk))
+    if not kept:
+        raise UserError("nothing could be read back:\n" + "\n".join(report.left_out.values()))
+    if silent:
+        report.notes.append(f"silent, counted as nothing heard: {', '.join(silent[:5])}"
+                            + (f" and {len(silent) - 5} more" if len(silent) > 5 else ""))
+    seen = _seen(kept, embedded, readers.picture) if look else [{}] * len(kept)
+    report.rows = [
+        {"name": item.name, "image_prompt": item.image_prompt, "audio_prompt": item.audio_prompt,
+         **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1")),
+         "rank": found.get("rank"), "taken_for": found.get("taken_for"), "speech_reader": readers.speech.name,
+         "picture_reader": readers.picture.name if look else None, "source": readers.source,
+         "file": str(item.picture)}
+        for item, row, found in zip(kept, report.rows, seen, strict=True)]
+    return report
+
+
+def _load(chunk: Sequence[Item], readers: Readers, vocoder: Any, report: Report,
+          look: bool) -> tuple[list[Item], list[np.ndarray], list[np.ndarray]]:
+    """The items of a chunk that can be read, their 8-bit pictures and their waves."""
+    good: list[Item] = []
+    pictures: list[np.ndarray] = []
+    waves: list[np.ndarray] = []
+    for item in chunk:
+        try:
+            if look or readers.source == "picture":
+                picture = quantise(read_picture(item.picture))
+            if readers.source == "wav":
+                if item.wave is None:
+                    raise UserError(f"{item.picture}: no sound file beside it (reader.source=picture plays "
+                                    "the picture)")
+                wave = read_wave(item.wave)
+                if len(wave) != MEL.samples:
+                    raise UserError(f"{item.wave}: {len(wave) / MEL.sample_rate:.2f} s (expected "
+                                    f"{MEL.seconds} s; cut short?)")
+                waves.append(wave)
+        except UserError as error:
+            report.left_out[item.name] = str(error)
+            continue
+        good.append(item)
+        if look or readers.source == "picture":
+            pictures.append(picture)
+    if good and readers.source == "picture":
+        if vocoder is None:
+            raise UserError("reader.source=picture: needs a vocoder")
+        waves = list(np.asarray(vocoder.decode_picture(np.stack(pictures)).cpu(), np.float32))
+    return good, pictures, waves
+
+
+def _seen(items: Sequence[Item], embedded: Sequence[Any], reader: Any) -> list[dict[str, Any]]:
+    """CLIP score, rank of the right prompt among all different ones, and the prompt a picture is taken for.
+
+    With a single image prompt there is nothing to confuse it with, so only the CLIP score is given.
+    """
+    import torch
+
+    choices = list(dict.fromkeys(item.image_prompt for item in items if item.image_prompt))
+    if not choices:
+        return [{}] * len(items)
+    table = 100 * torch.cat(list(embedded)) @ reader.embed_texts(choices).T
+    found: list[dict[str, Any]] = []
+    for item, scores in zip(items, table, strict=True):
+        if not item.image_prompt:
+            found.append({})
+            continue
+        own = scores[choices.index(item.image_prompt)]
+        row: dict[str, Any] = {"clip": round(float(own), 4)}
+        if len(choices) > 1:
+            rank = int((scores >= own).sum())  # a tie counts against it
+            row |= {"rank": rank, "top1": rank == 1, "taken_for": choices[int(scores.argmax())]}
+        found.append(row)
+    return found
+
+
+# --- telling and writing
+
+
+SCORES = ("heard", "wer", "cer", "per", "words", "characters", "phones", "insertions", "deletions",
+          "substitutions", "clip", "rank", "top1", "taken_for", "joint", "speech_reader", "picture_reader",
+          "source")
+
+
+def write_scores(folder: Path, record: dict[str, Any], row: Mapping[str, Any]) -> None:
+    """Put the scores of `row` into the sample.json of `folder`."""
+    record["scores"] = {key: row.get(key) for key in SCORES}
+    write_json(folder / "sample.json", record)
+
+
+def plain_totals(figures: Mapping[str, Interval | int]) -> dict[str, Any]:
+    """Totals as numbers: `wer` and so on, and `wer_interval` [low, high] where there is one."""
+    found: dict[str, Any] = {}
+    for name, value in figures.items():
+        if isinstance(value, Interval):
+            found[name] = value.value
+            if value.low is not None:
+                found[f"{name}_interval"] = [value.low, value.high]
+        else:
+            found[name] = value
+    return found
+
+
+def tell(report: Report) -> None:
+    """Print notes, and each file that was left out."""
+    for note in report.notes:
+        print(note)
+    if report.left_out:
+        print(f"left out, {len(report.left_out)} of {len(report.left_out) + len(report.rows)}:")
+        for error in report.left_out.values():
+            print(f"  {error}")
+
+
+def _of(report: Report, items: Iterable[Item]) -> Iterator[tuple[dict[str, Any], Item]]:
+    """Each row with its item; names of sample folders and relative paths are unique."""
+    by_name = {item.name: item for item in items}
+    for row in report.rows:
+        yield row, by_name[row["name"]]
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start:start + size]

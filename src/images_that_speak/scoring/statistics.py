@@ -1,0 +1,191 @@
+"""From what was asked for and what was heard and seen to figures with intervals, without torch.
+
+Corpus rates pool the errors of all samples over the words of all prompts. Intervals are percentile bootstraps
+over prompts, not over samples: samples that share a prompt succeed or fail together, and the question is how
+the figure would change with other prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jiwer
+import numpy as np
+
+from .text import normalise
+
+JOINT_WER = 0.25  # a sample succeeds when its picture is found and its WER is at most this
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Edits that turn the reference into what was heard; `total` counts the reference's words."""
+
+    insertions: int
+    deletions: int
+    substitutions: int
+    total: int
+
+    @property
+    def rate(self) -> float:
+        """Edits a word; above 1 where more was inserted than asked for."""
+        return (self.insertions + self.deletions + self.substitutions) / self.total
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % bootstrap interval; `low` and `high` are None where there is one prompt only."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.3g}"
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+    def percent(self) -> str:
+        """As a percentage: "8.3 % [5.0, 12.1]"."""
+        text = f"{100 * self.value:.1f} %"
+        return text if self.low is None or self.high is None else (
+            f"{text} [{100 * self.low:.1f}, {100 * self.high:.1f}]")
+
+
+def word_errors(asked: str, heard: str) -> Errors | None:
+    """Word edits after normalising both sides alike; None when `asked` has no words."""
+    return _errors(normalise(asked), normalise(heard))
+
+
+def character_errors(asked: str, heard: str) -> Errors | None:
+    """Character edits (spaces count) after normalising; None when `asked` has no words."""
+    reference, hypothesis = normalise(asked), normalise(heard)
+    if not reference:
+        return None
+    found = jiwer.process_characters(reference, hypothesis)
+    return Errors(found.insertions, found.deletions, found.substitutions, len(reference))
+
+
+def phoneme_errors(asked: str, heard: str) -> Errors | None:
+    """Edits between the dictionary pronunciations of both texts; None when `asked` has no words."""
+    return _errors(phones_of(asked), phones_of(heard))
+
+
+def phones_of(text: str) -> str:
+    """The phones of `text`, one space apart; a word that cannot be pronounced counts as one phone."""
+    from ..errors import UserError
+    from ..speech.phonemes import text_to_phones
+
+    phones: list[str] = []
+    for word in normalise(text).split():
+        try:
+            phones += [phone for spoken in text_to_phones(word) for phone in spoken]
+        except UserError:
+            phones.append(word)
+    return " ".join(phones)
+
+
+def _errors(reference: str, hypothesis: str) -> Errors | None:
+    if not reference:
+        return None
+    found = jiwer.process_words(reference, hypothesis)
+    return Errors(found.insertions, found.deletions, found.substitutions, len(reference.split()))
+
+
+def resampling_weights(image_prompts: Sequence[Any], audio_prompts: Sequence[Any], resamplings: int,
+                       seed: int = 0) -> np.ndarray | None:
+    """(resamplings, N): how often each of N samples counts in each bootstrap resampling.
+
+    Where image and audio prompts are crossed (a picture's prompt comes with several phrases and a phrase with
+    several pictures), both are resampled, and a sample counts as often as its image prompt times as often
+    as its audio prompt (the pigeonhole bootstrap, Owen 2007). Otherwise pairs of prompts are resampled. None
+    when there is but one pair.
+    """
+    pairs = list(zip(image_prompts, audio_prompts, strict=True))
+    sizes = len(set(image_prompts)), len(set(audio_prompts)), len(set(pairs))
+    if resamplings < 1 or sizes[2] < 2:
+        return None
+    crossed = sizes[2] > max(sizes[:2])
+    rng = np.random.default_rng(seed)
+    weights = np.ones((resamplings, len(pairs)))
+    for factor in (image_prompts, audio_prompts) if crossed else (pairs,):
+        names = {name: index for index, name in enumerate(dict.fromkeys(factor))}
+        draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamplings)
+        weights *= draws[:, [names[name] for name in factor]]
+    return weights
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float],
+          weights: np.ndarray | None = None) -> Interval:
+    """Σ numerators / Σ denominators with the 95 % percentile interval of `weights` (resamplings, N).
+
+    A mean is the ratio to ones. Raises ValueError when the denominators add up to nothing.
+    """
+    top, bottom = np.asarray(numerators, float), np.asarray(denominators, float)
+    if not bottom.sum() > 0:
+        raise ValueError("the denominators add up to nothing")
+    value = float(top.sum() / bottom.sum())
+    if weights is None:
+        return Interval(value)
+    tops, bottoms = weights @ top, weights @ bottom
+    kept = bottoms > 0  # a crossed resampling of few pairs can miss every sample
+    low, high = np.percentile(tops[kept] / bottoms[kept], (2.5, 97.5))
+    return Interval(value, float(low), float(high))
+
+
+def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
+           seed: int = 0) -> dict[str, Interval | int]:
+    """Figures of a table of samples.
+
+    Args:
+        rows: one a sample, as `score_sample` makes them, with `image_prompt` and `audio_prompt`.
+
+    Returns a dict, in the order of the printed table: `samples`; corpus `wer`, `cer`, `per`; `insertions`,
+    `deletions` and `substitutions` a word; `wer_capped`, the mean of min(1, WER); `clip`; `top1`; `joint`.
+    A figure that no sample has is left out.
+    """
+    found: dict[str, Interval | int] = {"samples": len(rows)}
+
+    def add(name: str, key: str, top: Callable[[Mapping[str, Any]], float],
+            bottom: Callable[[Mapping[str, Any]], float] = lambda row: 1.0) -> None:
+        chosen = [row for row in rows if row.get(key) is not None]
+        if chosen:
+            weights = resampling_weights([row.get("image_prompt") for row in chosen],
+                                         [row.get("audio_prompt") for row in chosen], resamplings, seed)
+            found[name] = ratio([top(row) for row in chosen], [bottom(row) for row in chosen], weights)
+
+    for name, unit in (("wer", "words"), ("cer", "characters"), ("per", "phones")):
+        add(name, name, lambda row, name=name, unit=unit: row[name] * row[unit],  # type: ignore[misc]
+            lambda row, unit=unit: row[unit])  # type: ignore[misc]
+    for name in ("insertions", "deletions", "substitutions"):
+        add(name, "wer", lambda row, name=name: row[name], lambda row: row["words"])  # type: ignore[misc]
+    add("wer_capped", "wer", lambda row: min(1.0, row["wer"]))
+    for name in ("clip", "top1", "joint"):
+        add(name, name, lambda row, name=name: float(row[name]))  # type: ignore[misc]
+    return found
+
+
+def score_sample(audio_prompt: str | None, heard: str, clip: float | None = None,
+                 top1: bool | None = None) -> dict[str, Any]:
+    """What sample.json says of a sample that was read back; what cannot be said is None.
+
+    `wer`, `cer` and `per` are rates; `words`, `characters` and `phones` the reference's lengths;
+    `insertions`, `deletions` and `substitutions` count words. `joint`: the right picture found, and
+    WER ≤ 0.25.
+    """
+    scores: dict[str, Any] = {"heard": heard}
+    word = word_errors(audio_prompt, heard) if audio_prompt else None
+    for name, unit, found in (
+        ("wer", "words", word),
+        ("cer", "characters", character_errors(audio_prompt, heard) if audio_prompt else None),
+        ("per", "phones", phoneme_errors(audio_prompt, heard) if audio_prompt else None),
+    ):
+        scores[name] = found.rate if found else None
+        scores[unit] = found.total if found else None
+    for name in ("insertions", "deletions", "substitutions"):
+        scores[name] = getattr(word, name) if word else None
+    scores["clip"], scores["top1"] = clip, top1
+    scores["joint"] = bool(top1 and word.rate <= JOINT_WER) if word and top1 is not None else None
+    return scores

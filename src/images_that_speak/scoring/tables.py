@@ -1,0 +1,90 @@
+"""Tables of scores: printed, and saved as csv and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic_write
+from .statistics import Interval
+
+SAMPLE_COLUMNS = {
+    "image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard", "wer": "WER",
+    "insertions": "ins", "deletions": "del", "substitutions": "sub", "clip": "CLIP", "rank": "rank",
+    "joint": "joint", "file": "file",
+}
+TOTAL_COLUMNS = {
+    "what": "", "samples": "samples", "wer": "WER", "insertions": "insertions", "deletions": "deletions",
+    "substitutions": "substitutions", "cer": "CER", "per": "PER", "wer_capped": "WER ≤ 1", "clip": "CLIP",
+    "top1": "top-1", "joint": "joint success",
+}
+
+
+def shown(value: Any) -> str:
+    """A cell: rates with their interval in per cent, CLIP as it is, yes/no, – for what is not known."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return str(value)
+
+
+def total_row(name: str, figures: Mapping[str, Interval | int]) -> dict[str, str]:
+    """One line of the table of totals."""
+    row = {"what": name}
+    for key in TOTAL_COLUMNS:
+        value = figures.get(key)
+        if isinstance(value, Interval):
+            row[key] = str(value) if key == "clip" else value.percent()
+        elif value is not None:
+            row[key] = str(value)
+    return row
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """A Markdown table of `columns` (key → heading); columns that every row lacks are left out."""
+    used = {key: name for key, name in columns.items() if any(row.get(key) is not None for row in rows)}
+    def cell(value: Any) -> str:
+        return shown(value).replace("|", "\\|").replace("\n", " ")
+
+    lines = ["| " + " | ".join(used.values()) + " |", "|" + " --- |" * len(used)]
+    lines += ["| " + " | ".join(cell(row.get(key)) for key in used) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_table(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Write `stem`.csv with every key of the rows, and `stem`.md with `columns`."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(stem.with_suffix(".csv"), text.getvalue())
+    atomic_write(stem.with_suffix(".md"), markdown(rows, columns))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], limit: int = 30) -> None:
+    """Print at most `limit` rows to the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    used = {key: name for key, name in columns.items() if any(row.get(key) is not None for row in rows)}
+    table = Table(*used.values(), box=None, header_style="bold", pad_edge=False)
+    for row in rows[:limit]:
+        # Without markup, so that a prompt with brackets is printed as it is.
+        table.add_row(*(_plain(row.get(key)) for key in used))
+    console = Console()
+    console.print(table)
+    if len(rows) > limit:
+        console.print(f"… and {len(rows) - limit} more")
+
+
+def _plain(value: Any) -> Any:
+    from rich.text import Text
+
+    return Text(shown(value))
