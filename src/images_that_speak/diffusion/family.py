@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..speech.tts import Phone
 
 PARTS = ("image", "speech", "vae", "vocoder")
+SPACINGS = ("trailing", "leading", "linspace")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -43,6 +44,7 @@ class Layout:
     prediction_type: by branch, what its UNet predicts.
     latent_shape: (C, H, W). mean, std: per channel or one for all, latent = (z − mean)/std.
     template: what the image prompt is put into at "{}", the form of caption the image branch was taught.
+    schedule: the noise schedule, as diffusers' schedulers are configured.
     """
 
     name: str
@@ -78,15 +80,28 @@ class Layout:
         return self.voices.index(voice) + 1 if voice else 1
 
 
-def write_card(folder: str | Path, *, voices: Sequence[str], latent_shape: Sequence[int],
-               latent_mean: Sequence[float], latent_std: Sequence[float], prediction_type: dict[str, str],
-               template: str = "{}", name: str = "pocket") -> None:
-    """Write `family.json`: the mel spec, and what binds the parts of a family folder."""
-    write_json(Path(folder) / "family.json", {
-        "name": name, "mel_spec_hash": MEL.hash, "mel_spec": MEL.to_dict(),
-        "latent_shape": list(latent_shape), "latent_mean": [float(x) for x in latent_mean],
-        "latent_std": [float(x) for x in latent_std],
-        "prediction_type": dict(prediction_type), "voices": list(voices), "template": template})
+def write_card(folder: str | Path, *, voices: Sequence[str] | None = None,
+               prediction_type: dict[str, str] | None = None, template: str = "{}",
+               name: str = "pocket") -> None:
+    """Write what binds the parts of a family folder: `family.json` and `scheduler/`.
+
+    Args:
+        voices: in the order of their numbers; None takes the duration model's.
+        prediction_type: by branch; None is v-prediction for both.
+    """
+    from diffusers import DDIMScheduler
+
+    folder = Path(folder)
+    if voices is None:
+        voices = read_json(folder / "speech/durations/config.json")["voices"]
+    kinds = prediction_type or {"image": "v_prediction", "speech": "v_prediction"}
+    with _reading(folder):
+        DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+                      timestep_spacing="trailing", prediction_type=kinds["image"],
+                      ).save_pretrained(str(folder / "scheduler"))
+    write_json(folder / "family.json", {
+        "name": name, "mel_spec_hash": MEL.hash, "mel_spec": MEL.to_dict(), "prediction_type": kinds,
+        "voices": list(voices), "template": template})
 
 
 def _there(path: Path, told: str) -> Path:
@@ -102,26 +117,23 @@ def _template(template: str | None, where: object) -> str:
     return template
 
 
-def pocket_layout(path: str | Path | None = None, template: str | None = None) -> Layout:
+def pocket_layout(weights: str | Path | None = None, *, template: str | None = None, name: str | None = None,
+                  timestep_spacing: str = "trailing") -> Layout:
     """The layout of a family folder as `make pocket` writes it; None is the embedded one.
 
     Raises UserError when a part is missing, or when the weights were made for another mel spec.
     """
-    root = Path(path) if path else weights_dir()
+    root = Path(weights) if weights else weights_dir()
     if not root.is_dir():
-        raise UserError(f"family.path={root}: no such folder (expected a family's weights)")
+        raise UserError(f"family.weights={root}: no such folder (expected a family's weights)")
     told = "part of the family's weights; make pocket writes it"
     where = _there(root / "family.json", told)
     card = read_json(where)
     MEL.check(card.get("mel_spec"), where)
     try:
-        shape, mean, std = (tuple(card[key]) for key in ("latent_shape", "latent_mean", "latent_std"))
         kinds, voices = dict(card["prediction_type"]), tuple(card["voices"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: {error} missing or malformed (make pocket writes it)") from error
-    if len(shape) != 3 or len(mean) not in (1, shape[0]) or len(std) not in (1, shape[0]) or min(std) <= 0:
-        raise UserError(f"{where}: latent_shape {shape}, {len(mean)} means, {len(std)} deviations "
-                        "(expected (C, H, W) and one positive deviation a channel)")
     for branch in ("image", "speech"):
         if kinds.get(branch) not in PREDICTION_TYPES:
             raise UserError(f"{where}: prediction_type of {branch} {kinds.get(branch)!r} "
@@ -129,14 +141,16 @@ def pocket_layout(path: str | Path | None = None, template: str | None = None) -
     for part in ("vae", "scheduler", "image/unet", "image/text_encoder", "image/tokenizer", "speech/unet",
                  "speech/adapter", "speech/durations"):
         _there(root / part, told)
+    shape, mean, std = _latents(root / "vae")
     return Layout(
-        name=str(card.get("name", root.name)), unet={b: root / b / "unet" for b in ("image", "speech")},
+        name=name or str(card.get("name", root.name)),
+        unet={branch: root / branch / "unet" for branch in ("image", "speech")},
         text_encoder={"image": root / "image/text_encoder"}, tokenizer={"image": root / "image/tokenizer"},
         vae=root / "vae", scheduler=root / "scheduler",
         vocoder=root / "vocoder" if (root / "vocoder").is_dir() else "griffin_lim", prediction_type=kinds,
         latent_shape=shape, mean=mean, std=std, voices=voices, adapter=root / "speech/adapter",
         durations=root / "speech/durations", template=_template(template or card.get("template"), where),
-        schedule=_schedule(root / "scheduler"))
+        schedule=_schedule(root / "scheduler", timestep_spacing))
 
 
 def find_weights(name: str, key: str, offline: bool = False) -> Path:
@@ -169,7 +183,8 @@ def find_weights(name: str, key: str, offline: bool = False) -> Path:
 
 def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None, adapter: str | None = None,
                             durations: str | None = None, voices: Sequence[str] = (),
-                            template: str | None = None, offline: bool = False) -> Layout:
+                            template: str | None = None, offline: bool = False, name: str = "sd15",
+                            timestep_spacing: str = "leading") -> Layout:
     """Stable Diffusion v1.5 and Auffusion (or any two pipelines that share its VAE).
 
     Args:
@@ -189,38 +204,58 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
             _there(root / "text_encoder", told)
             _there(root / "tokenizer", told)
     vae = _there(roots["image"] / "vae", told)
-    schedules = {branch: _schedule(_there(root / "scheduler", told)) for branch, root in roots.items()}
+    schedules = {branch: _schedule(_there(root / "scheduler", told), timestep_spacing)
+                 for branch, root in roots.items()}
     if adapter is not None and durations is None:
         raise UserError("family.durations=null: a phoneme adapter needs a duration model's folder")
     if lora is not None:
         _there(Path(lora) / "pytorch_lora_weights.safetensors", "the LoRA that family.lora names")
-    config = read_json(_there(vae / "config.json", told))
     for key, folder in (("adapter", adapter), ("durations", durations)):
         if folder is not None:
             _there(Path(folder), f"the folder that family.{key} names")
-    channels, scale = int(config["latent_channels"]), float(config.get("scaling_factor", 0.18215))
-    down = 2 ** (len(config["block_out_channels"]) - 1)
+    shape, mean, std = _latents(vae)
     texts = [branch for branch in roots if branch == "image" or adapter is None]
     return Layout(
-        name="sd15", unet={b: root / "unet" for b, root in roots.items()},
+        name=name, unet={b: root / "unet" for b, root in roots.items()},
         text_encoder={b: roots[b] / "text_encoder" for b in texts},
         tokenizer={b: roots[b] / "tokenizer" for b in texts}, vae=vae, scheduler=roots["image"] / "scheduler",
         vocoder=roots["speech"] / "vocoder" if (roots["speech"] / "vocoder").is_dir() else "griffin_lim",
         prediction_type={b: s.get("prediction_type", "epsilon") for b, s in schedules.items()},
-        latent_shape=(channels, MEL.n_mels // down, MEL.frames // down),
-        mean=(float(config.get("shift_factor") or 0.0),), std=(1 / scale,), voices=tuple(voices),
+        latent_shape=shape, mean=mean, std=std, voices=tuple(voices),
         adapter=Path(adapter) if adapter else None, lora=Path(lora) if lora else None,
         durations=Path(durations) if durations else None, template=_template(template, "family.template"),
         schedule=schedules["image"])
 
 
-def _schedule(folder: Path) -> dict[str, Any]:
+def _latents(vae: Path) -> tuple[tuple[int, int, int], tuple[float, ...], tuple[float, ...]]:
+    """(C, H, W) of a picture's latent, and the mean and deviation that normalise it, from a VAE's config.
+
+    diffusers knows two ways: `latents_mean` and `latents_std` for each channel, and one `scaling_factor`.
+    """
+    where = vae / "config.json"
+    config = read_json(where)
+    try:
+        channels, down = int(config["latent_channels"]), 2 ** (len(config["block_out_channels"]) - 1)
+        mean = tuple(config.get("latents_mean") or [config.get("shift_factor") or 0.0])
+        std = tuple(config.get("latents_std") or [1 / config.get("scaling_factor", 0.18215)])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{where}: not the config of an AutoencoderKL ({error})") from error
+    if len(mean) not in (1, channels) or len(std) not in (1, channels) or not min(std) > 0:
+        raise UserError(f"{where}: {len(mean)} latents_mean and {len(std)} latents_std "
+                        f"(expected {channels} of each, deviations above 0)")
+    return (channels, MEL.n_mels // down, MEL.frames // down), mean, std
+
+
+def _schedule(folder: Path, timestep_spacing: str) -> dict[str, Any]:
     """A scheduler's config, or UserError when its noise schedule is not Stable Diffusion's kind."""
+    if timestep_spacing not in SPACINGS:
+        raise UserError(f"family.timestep_spacing={timestep_spacing!r}: expected one of "
+                        f"{', '.join(SPACINGS)}.{nearest(timestep_spacing, SPACINGS)}")
     where = folder / "scheduler_config.json"
     config = read_json(where)
     if config.get("beta_schedule") != "scaled_linear":
         raise UserError(f"{where}: beta_schedule {config.get('beta_schedule')!r} (expected 'scaled_linear')")
-    return config
+    return {**config, "timestep_spacing": timestep_spacing}
 
 
 @contextmanager
@@ -243,6 +278,10 @@ def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """`cls.from_pretrained` of a local folder, for inference. Raises UserError when a weight is missing."""
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
+    from transformers.utils import logging
+
+    # A bar for each part, gone in a moment, is noise before the one that matters.
+    logging.disable_progress_bar()
     with _reading(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded, info = cls.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True,
@@ -399,10 +438,10 @@ def find_device(device: str) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"family.device={device!r}: expected auto, cpu or cuda") from error
+        raise UserError(f"device={device!r}: expected auto, cpu, cuda or mps") from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"family.device={device!r}: this machine has {torch.cuda.device_count()} GPUs "
-                        "(use family.device=cpu)")
+        raise UserError(f"device={device!r}: torch finds {torch.cuda.device_count()} GPUs here "
+                        "(device=cpu does without)")
     return found
 
 
@@ -422,3 +461,9 @@ def phone_batch(plans: Sequence[Sequence[Phone]], voices: Sequence[int]) -> dict
 def activity(plans: Sequence[Sequence[Phone]]) -> Tensor:
     """(B, 1024) in [0, 1]: the share of each frame in which a phone sounds."""
     return torch.stack([torch.from_numpy(speech_activity(plan, MEL.frames)) for plan in plans])
+
+
+if __name__ == "__main__":
+    import sys
+
+    write_card(sys.argv[1] if len(sys.argv) > 1 else weights_dir())

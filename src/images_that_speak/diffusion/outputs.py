@@ -15,12 +15,17 @@ import soundfile
 from ..audio.mel import MEL
 from ..audio.picture import colour_map, quantise, write_png
 from ..errors import UserError
-from ..files import atomic_path, atomic_write, read_json, write_json
+from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
 
 FILES = ("image.png", "spectrogram.png", "speech.wav", "sample.json")
 
 
-def read_complete(folder: Path, sample_id: str) -> dict[str, Any] | None:
+def sample_id(image_prompt: str, audio_prompt: str, seed: int) -> str:
+    """The name of a sample's folder: a hash of prompts and seed, so that samples of all runs line up."""
+    return content_hash({"image_prompt": image_prompt, "audio_prompt": audio_prompt, "seed": int(seed)})
+
+
+def read_complete(folder: Path, identity: str) -> dict[str, Any] | None:
     """The record of a sample that is whole, or None when it still has to be made."""
     if not all((folder / name).is_file() for name in FILES):
         return None
@@ -28,7 +33,7 @@ def read_complete(folder: Path, sample_id: str) -> dict[str, Any] | None:
         record = read_json(folder / "sample.json")
     except UserError:
         return None
-    return record if isinstance(record, dict) and record.get("sample_id") == sample_id else None
+    return record if isinstance(record, dict) and record.get("sample_id") == identity else None
 
 
 def write_sample(folder: Path, picture: np.ndarray, vocoder: Any, record: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Families with random weights and a few thousand parameters, in the layouts of the real ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import pre_tokenizers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from images_that_speak.audio.hifigan import HiFiGAN
+from images_that_speak.audio.mel import MEL
+from images_that_speak.audio.vocoder import save_vocoder
+from images_that_speak.diffusion.family import write_card
+from images_that_speak.networks.adapters import ADAPTERS, AlignedAdapter
+from images_that_speak.speech.durations import DurationModel
+from images_that_speak.speech.phonemes import PHONES
+
+VOICES = ("slt", "rms")
+WIDTH = 16
+
+
+def tiny_unet(channels: int) -> UNet2DConditionModel:
+    """Two levels, about 40 thousand parameters."""
+    return UNet2DConditionModel(
+        in_channels=channels, out_channels=channels, block_out_channels=(16, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=4)
+
+
+def tiny_autoencoder(channels: int, down: int, colours: int = 1, scaling: float = 1.0) -> AutoencoderKL:
+    """`down` levels halve the picture."""
+    levels = down + 1
+    return AutoencoderKL(
+        in_channels=colours, out_channels=colours, latent_channels=channels, block_out_channels=(4,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=1, norm_num_groups=2, mid_block_add_attention=False, scaling_factor=scaling)
+
+
+def tiny_tokenizer(folder: Path) -> None:
+    """A CLIP tokenizer of single bytes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=32
+                  ).save_pretrained(str(folder))
+
+
+def tiny_text_encoder(folder: Path) -> None:
+    CLIPTextModel(CLIPTextConfig(
+        vocab_size=514, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=32, bos_token_id=512, eos_token_id=513, pad_token_id=513,
+    )).save_pretrained(str(folder))
+
+
+def save_schedule(folder: Path, **changes: object) -> None:
+    DDIMScheduler(**{"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+                     "clip_sample": False, **changes}).save_pretrained(str(folder))
+
+
+def tiny_vocoder() -> HiFiGAN:
+    return HiFiGAN(resblock="2", upsample_rates=[8, 5, 4], upsample_kernel_sizes=[16, 10, 8],
+                   upsample_initial_channel=16, resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 2]])
+
+
+def tiny_pocket_family(folder: Path, adapter: str = "aligned") -> Path:
+    """A family folder as `make pocket` writes it: 8 latent channels of 16 × 64."""
+    torch.manual_seed(0)
+    channels = 8
+    for branch in ("image", "speech"):
+        tiny_unet(channels).save_pretrained(str(folder / branch / "unet"))
+    tiny_text_encoder(folder / "image/text_encoder")
+    tiny_tokenizer(folder / "image/tokenizer")
+    sizes = {"phones": len(PHONES), "voices": len(VOICES), "width": WIDTH}
+    speech = (AlignedAdapter(**sizes, channels=16, hidden=16, embedding=8, layers=1) if adapter == "aligned"
+              else ADAPTERS[adapter](**sizes))
+    if adapter == "aligned":
+        # Trained, this is no longer zero; and a test should see what the phonemes change.
+        torch.nn.init.normal_(speech.spread.weight, std=0.2)
+    speech.save_pretrained(str(folder / "speech/adapter"))
+    DurationModel(VOICES, width=16, layers=1).save_pretrained(folder / "speech/durations")
+    vae = tiny_autoencoder(channels, 4)
+    vae.register_to_config(latents_mean=[0.1] * channels, latents_std=[2.0] * channels)
+    vae.save_pretrained(str(folder / "vae"))
+    save_vocoder(tiny_vocoder(), folder / "vocoder")
+    write_card(folder)
+    return folder
+
+
+def tiny_stable_diffusion(folder: Path) -> tuple[Path, Path]:
+    """Stable Diffusion and Auffusion in diffusers layout, 4 latent channels; the vocoder as published."""
+    torch.manual_seed(0)
+    image, speech = folder / "stable-diffusion", folder / "auffusion"
+    for root in (image, speech):
+        tiny_unet(4).save_pretrained(str(root / "unet"))
+        tiny_text_encoder(root / "text_encoder")
+        tiny_tokenizer(root / "tokenizer")
+        tiny_autoencoder(4, 3, colours=3, scaling=0.18215).save_pretrained(str(root / "vae"))
+        save_schedule(root / "scheduler", steps_offset=1, set_alpha_to_one=False)
+    vocoder = tiny_vocoder()
+    (speech / "vocoder").mkdir()
+    config = {**vocoder.config, "sampling_rate": MEL.sample_rate, "num_mels": MEL.n_mels, "hop_size": MEL.hop,
+              "win_size": MEL.win, "n_fft": MEL.n_fft, "fmin": 0, "fmax": 8000}
+    (speech / "vocoder/config.json").write_text(json.dumps(config))
+    torch.save({"generator": vocoder.state_dict()}, speech / "vocoder/vocoder.pt")
+    return image, speech
