@@ -157,6 +157,18 @@ def test_a_canvas_is_cheap():
     assert (time.process_time() - start) / 50 < 0.02
 
 
+@pytest.mark.parametrize("option, message", [
+    ({"brightness": (0.7, 0.4)}, "brightness"),
+    ({"brightness": (0.0, 0.4)}, "brightness"),
+    ({"size": (0.5, 1.5)}, "size"),
+    ({"silhouettes": 2}, "silhouettes"),
+    ({"split": "tests"}, "Did you mean 'test'"),
+])
+def test_bad_options_are_one_clear_error(option, message):
+    with pytest.raises(UserError, match=message):
+        PictureSampler(**option)
+
+
 def test_a_missing_font_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match="make setup"):
         PictureSampler(font=str(tmp_path / "none.ttf")).sample(0)

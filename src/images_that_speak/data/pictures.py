@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import UserError, nearest
 from .captions import Caption, captions
 from .emoji import FONT, Concept, concepts, drawing
 
 __all__ = ["HEIGHT", "WIDTH", "Concept", "PictureSampler", "concepts", "place", "scaled"]
 
 HEIGHT, WIDTH = 256, 1024
+_SPLITS = ("train", "test")
 
 
 def scaled(plane: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -56,6 +58,16 @@ class PictureSampler:
     silhouettes: float = 0.15
     split: str = "train"
     font: str = FONT
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "size"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise UserError(f"{name}={[low, high]}: expected two numbers, 0 < least <= greatest <= 1")
+        if not 0 <= self.silhouettes <= 1:
+            raise UserError(f"silhouettes={self.silhouettes}: expected a share, 0 to 1")
+        if self.split not in _SPLITS:
+            raise UserError(f"split={self.split!r}: expected train or test.{nearest(self.split, _SPLITS)}")
 
     def sample(self, index: int) -> tuple[np.ndarray, str, int]:
         """Picture `index`: uint8 (256, 1024), its caption, the index of its concept."""

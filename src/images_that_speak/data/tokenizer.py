@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .captions import captions
 
@@ -34,7 +34,7 @@ def build_tokenizer(out_dir: str | Path, vocab_size: int = 1024) -> CLIPTokenize
         vocab_size=vocab_size, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
     learner.train_from_iterator([caption.text for caption in captions()], trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges: Any = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     merges = merges[: vocab_size - 2 * len(letters) - 2]
     tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
     vocab = {token: index for index, token in enumerate(dict.fromkeys([*tokens, START, END]))}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError, nearest
 from ..resources import weights_dir
@@ -82,7 +82,7 @@ class PictureReader:
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, name: str, device: str = "cpu", pictures_per_batch: int = 4
+        self, model: Any, tokenizer: Any, name: str, device: str = "cpu", pictures_per_batch: int = 4
     ):
         self.model = model.to(device).eval().requires_grad_(False)
         self.tokenizer = tokenizer

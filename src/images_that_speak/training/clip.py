@@ -224,18 +224,18 @@ def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) 
     model.load_state_dict(average)
     model.eval()
     unseen = Windows(settings.seed + 1, settings.pixels, settings.batch_size, font=settings.font)
-    right = []
+    hits = []
     with torch.inference_mode():
         for index in range(4):
             image, text, labels = forward(index, unseen, 1.0)
-            right.append(((image @ text.T).argmax(1) == labels)[labels >= 0].float())
+            hits.append(((image @ text.T).argmax(1) == labels)[labels >= 0].float())
     return {
         "steps": step,
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "concepts": len(concepts()),
         "loss": loss.item(),
-        "window_top1": torch.cat(right).mean().item(),
+        "window_top1": torch.cat(hits).mean().item(),
     }
 
 
