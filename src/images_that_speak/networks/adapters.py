@@ -142,8 +142,8 @@ class AlignedAdapter(PhonemeAdapter):
                  layers: int = 3):
         super().__init__()
         ratio = frames // columns
-        if frames % columns or ratio % 4:
-            raise ValueError(f"frames={frames}, columns={columns}: expected a multiple of 4 frames a column")
+        if frames % columns or ratio % 8:
+            raise ValueError(f"frames={frames}, columns={columns}: expected a multiple of 8 frames a column")
         self.phone = nn.Embedding(phones, embedding)
         self.voice = nn.Embedding(voices + 1, hidden)
         self.position = nn.Linear(4, embedding)

@@ -85,11 +85,11 @@ class AutoencoderTraining(L.LightningModule):
         return latents.mean((0, 2, 3)).tolist(), latents.std((0, 2, 3)).tolist()
 
     def export(self, folder: Path, batches: Iterable[dict[str, Tensor]]) -> None:
-        """Write a folder that `AutoencoderKL.from_pretrained` loads, in fp16.
+        """Write `vae/`, which `AutoencoderKL.from_pretrained` loads, in fp16.
 
         Its config carries `latents_mean` and `latents_std`, measured on `batches`: diffusion works on
         (z − mean)/std, so that every channel has variance 1.
         """
         mean, std = self.measure_latents(batches)
         self.vae.register_to_config(latents_mean=mean, latents_std=std)
-        save_half(self.vae, folder)
+        save_half(self.vae, folder / "vae")

@@ -9,9 +9,10 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from .ema import EMA
 
@@ -31,6 +32,34 @@ class StepSeed(L.Callback):
         torch.manual_seed(int(np.random.SeedSequence([self.seed, batch]).generate_state(1, np.uint64)[0] >> 1))
 
 
+class StepBar(L.Callback):
+    """One progress bar over the optimiser's steps of the whole run, with rate, time left and loss.
+
+    Lightning's own begins anew at every epoch, so it cannot say when a run counted in steps will end.
+    """
+
+    def __init__(self, every: int):
+        self.every = every
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", desc="Training",
+                        dynamic_ncols=True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.bar is None or trainer.global_step == self.bar.n:
+            return
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            loss = trainer.callback_metrics.get("train/loss")
+            if loss is not None:
+                self.bar.set_postfix(loss=f"{float(loss):.4f}", refresh=False)
+            self.bar.update(trainer.global_step - self.bar.n)
+
+    def teardown(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint a run goes on from, or None."""
     path = folder / "checkpoints" / "last.ckpt"
@@ -41,7 +70,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         max_steps: int, seed: int = 0, valid: DataLoader | None = None, precision: str = "32-true",
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
         clip: float | None = 1.0, accumulate: int = 1, log_every: int = 20,
-        loggers: Iterable[Logger] = (), callbacks: Iterable[L.Callback] = (),
+        loggers: Iterable[Logger] = (), callbacks: Iterable[L.Callback] = (), progress: bool = True,
         **trainer: Any) -> L.Trainer:
     """Train `module` until `max_steps`, from `last.ckpt` when the folder has one.
 
@@ -51,19 +80,21 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     checkpoint = ModelCheckpoint(
         folder / "checkpoints", filename="{step}", every_n_train_steps=checkpoint_every, save_top_k=1,
         monitor=None, save_last=True, save_on_exception=True, enable_version_counter=False)
-    extra: list[L.Callback] = [StepSeed(seed), checkpoint, TQDMProgressBar(refresh_rate=log_every), *callbacks]
+    extra: list[L.Callback] = [StepSeed(seed), checkpoint, *callbacks]
     loggers = list(loggers)
     if loggers:
         extra.append(LearningRateMonitor("step"))
     if ema_decay is not None:
         extra.append(EMA(ema_decay))
+    if progress:
+        extra.append(StepBar(log_every))
     automatic = module.automatic_optimization
     trainer = L.Trainer(
         default_root_dir=folder, max_steps=max_steps, precision=precision, logger=loggers or False,
         callbacks=extra, gradient_clip_val=clip if automatic else None,
         accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
-        val_check_interval=validate_every if valid is not None else None, check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, enable_model_summary=False, **trainer)
+        val_check_interval=validate_every, check_val_every_n_epoch=None,
+        num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, **trainer)
     resume = last_checkpoint(folder)
     trainer.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
     return trainer

@@ -45,14 +45,14 @@ class VocoderTraining(L.LightningModule):
     """A generator, its discriminators and their losses; steps are counted in batches.
 
     Generator: LSGAN + feature_weight · feature matching + mel_weight · mean |Δ log-mel|
-    + stft_weight · multi-resolution STFT. Discriminators: LSGAN. One AdamW each, both decayed every epoch.
+    + stft_weight · multi-resolution STFT. Discriminators: LSGAN. One AdamW each.
 
     A batch is {"logmel": (B, 256, F) in nats, "wave": (B, F · 160)}.
 
     Args:
         architecture: `hifigan` or `vocos`; `generator` holds its settings.
         discriminator_width: multiplies the discriminators' channels; 1 is as published.
-        decay: of the learning rate, per epoch.
+        decay: of the learning rates after every `epoch_steps` steps (809 is LJSpeech in batches of 16).
         pretrain_mel_steps: so many first steps without discriminators, on the other two losses alone, which
             cost a small part of a full step.
         clip: largest gradient norm of either optimiser, or None.
@@ -61,8 +61,8 @@ class VocoderTraining(L.LightningModule):
     def __init__(self, architecture: str = "hifigan", generator: dict[str, Any] | None = None,
                  periods: Sequence[int] = (2, 3, 5, 7, 11), scales: int = 3, discriminator_width: float = 1.0,
                  lr: float = 2e-4, betas: tuple[float, float] = (0.8, 0.99), decay: float = 0.999,
-                 mel_weight: float = 45.0, feature_weight: float = 2.0, stft_weight: float = 0.0,
-                 pretrain_mel_steps: int = 0, clip: float | None = None):
+                 epoch_steps: int = 809, mel_weight: float = 45.0, feature_weight: float = 2.0,
+                 stft_weight: float = 0.0, pretrain_mel_steps: int = 0, clip: float | None = None):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
@@ -104,6 +104,9 @@ class VocoderTraining(L.LightningModule):
         logs.update({name: value.detach() for name, value in losses.items()})
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
         self.log("train/loss", loss.detach(), prog_bar=True)
+        if self.global_step % self.hparams["epoch_steps"] == 0:
+            for schedule in self.lr_schedulers()[: 1 + adversarial]:  # type: ignore[index]
+                schedule.step()
 
     def spectral_losses(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
         """The weighted losses that need no discriminator. Computed in float32 under any precision."""
@@ -120,13 +123,6 @@ class VocoderTraining(L.LightningModule):
         if self.hparams["clip"] is not None:
             self.clip_gradients(optimizer, self.hparams["clip"], "norm")
         optimizer.step()
-
-    def on_train_epoch_end(self) -> None:
-        generator_rate, discriminator_rate = self.lr_schedulers()  # type: ignore[misc]
-        generator_rate.step()
-        # The discriminators' rate does not fall while they wait for the warm-up to end.
-        if self.global_step > self.hparams["pretrain_mel_steps"]:
-            discriminator_rate.step()
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         made = self.generator(batch["logmel"]).float()
@@ -160,7 +156,8 @@ class VocoderTraining(L.LightningModule):
         states = [optimizer.optimizer.state_dict() for optimizer in self.optimizers()]  # type: ignore[attr-defined]
         save_published(self.generator, folder, steps)
         content = {"mpd": old_names(self.mpd.state_dict()), "msd": old_names(self.msd.state_dict()),
-                   "optim_g": states[0], "optim_d": states[1], "steps": steps, "epoch": self.current_epoch}
+                   "optim_g": states[0], "optim_d": states[1], "steps": steps,
+                   "epoch": steps // self.hparams["epoch_steps"]}
         with atomic_path(Path(folder) / f"do_{steps:08d}") as temporary:
             torch.save(content, temporary)
 
