@@ -88,8 +88,7 @@ def main() -> None:
     grid = {}
     for setting in options.settings:
         name, _, values = setting.partition("=")
-        grid[name] = [value if value in ("batch", "fixed") else json.loads(value)
-                      for value in values.split(",")]
+        grid[name] = [json.loads(value) for value in values.split(",")]
     heading = " | ".join(["settings", *clips, "ins", "del", "sub", "s/clip", "slowest"])
     print(f"| {heading} |\n|{'---|' * (len(clips) + 6)}")
     for values in itertools.product(*grid.values()):

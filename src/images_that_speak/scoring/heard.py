@@ -21,11 +21,9 @@ from ..errors import UserError
 from .text import normalise
 
 SAMPLE_RATE = 16_000
-# Cepstral mean of clean speech at this reader's loudness.
-SPEECH_MEAN = "40,3,-1"
 # What the acoustic model of the wheel was trained with.
 FEATURES = """-lowerf 130 -upperf 6800 -nfilt 25 -transform dct -lifter 22 -feat 1s_c_d_dd
--svspec 0-12/13-25/26-38 -agc none -varnorm no -model ptm -cmn {cmn} -remove_noise {denoise}
+-svspec 0-12/13-25/26-38 -agc none -varnorm no -model ptm -cmn batch -remove_noise {denoise}
 """
 SILENT = 1e-4  # below this peak (3 levels of 16 bits) there is nothing to hear
 
@@ -88,11 +86,9 @@ class PocketsphinxReader:
         language_weight: exponent on all of these, against the acoustic score.
         beam, word_beam: pruning thresholds relative to the best state.
         max_states: HMM states kept per frame before the beams narrow.
-        normalisation: the cepstral mean that is subtracted: "batch", the clip's own, or "fixed", that of
-            clean speech, which pauses and pictures around the speech cannot shift.
         denoise: pocketsphinx's own subtraction of steady noise.
         floor: white noise added to every clip, in dB below its peak. It hides the digital silence around
-            speech, which batch normalisation would otherwise take for the channel.
+            speech, which would otherwise dominate the cepstral mean that is subtracted from every frame.
         workers: processes `read_many` may use.
 
     Raises:
@@ -113,8 +109,7 @@ class PocketsphinxReader:
         beam: float = 1e-48,
         word_beam: float = 7e-29,
         max_states: int = 10_000,
-        normalisation: str = "batch",
-        denoise: bool = True,
+        denoise: bool = False,
         floor: float = 50.0,
         workers: int = 1,
     ):
@@ -125,10 +120,8 @@ class PocketsphinxReader:
         self.settings: dict[str, Any] = dict(
             insertion=insertion, garbage=garbage, silence=silence, noise=noise,
             language_weight=language_weight, beam=beam, word_beam=word_beam, max_states=max_states,
-            normalisation=normalisation, denoise=denoise, floor=floor,
+            denoise=denoise, floor=floor,
         )
-        if normalisation not in ("batch", "fixed"):
-            raise UserError(f"reader.speech.normalisation={normalisation!r}: expected 'batch' or 'fixed'")
         self.workers = workers
         self.words = list(dict.fromkeys(word for text in words for word in normalise(text).split()))
         if not self.words:
@@ -166,11 +159,11 @@ class PocketsphinxReader:
             return Heard("", (), time.perf_counter() - start)
         floor = np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
         samples = np.clip(0.9 * (wave / peak + floor * 10 ** (-self.settings["floor"] / 20)), -1, 1) * 32767
-        decoder, batch = self._decoder, self.settings["normalisation"] == "batch"
-        if not batch:
-            decoder.set_cmn(SPEECH_MEAN)
+        decoder = self._decoder
+        if self.settings["denoise"]:
+            decoder.start_stream()  # forgets the noise of the clip before
         decoder.start_utt()
-        decoder.process_raw(samples.astype(np.int16).tobytes(), full_utt=batch)
+        decoder.process_raw(samples.astype(np.int16).tobytes(), full_utt=True)
         decoder.end_utt()
         words = tuple(
             HeardWord(segment.word.split("(")[0], segment.start_frame / 100, (segment.end_frame + 1) / 100)
@@ -210,8 +203,7 @@ class PocketsphinxReader:
         own = self.settings
         # The model's feat.params overrides the configuration, so what differs goes into a file of its own.
         with NamedTemporaryFile("w", suffix=".params") as file:
-            file.write(FEATURES.format(cmn="batch" if own["normalisation"] == "batch" else "live",
-                                       denoise="yes" if own["denoise"] else "no"))
+            file.write(FEATURES.format(denoise="yes" if own["denoise"] else "no"))
             file.flush()
             decoder = Decoder(Config(
                 lm=None, bestpath=False, loglevel="FATAL", featparams=file.name, wip=own["insertion"],

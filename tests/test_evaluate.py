@@ -1,0 +1,213 @@
+"""Evaluation end to end: which files are read, what is written, and what happens to those that are broken."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from images_that_speak import config
+from images_that_speak.audio.mel import MEL
+from images_that_speak.audio.picture import write_png
+from images_that_speak.audio.wave import write_wave
+from images_that_speak.errors import UserError
+from images_that_speak.files import read_json, write_json
+from images_that_speak.scoring import evaluate as module
+from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
+from images_that_speak.scoring.heard import Heard
+
+CONCEPTS = ("a cat", "two dogs", "a house")
+PHRASES = ("happy baby music", "blue ocean dream", "seven silver apple")
+
+
+class Ear:
+    """Hears the phrase whose number is the loudness of the wave in tenths; in silence nothing."""
+
+    name = "ear"
+
+    def read(self, wave: np.ndarray) -> Heard:
+        level = round(float(np.abs(wave).max()) * 10)
+        return Heard(PHRASES[level - 1] if level else "")
+
+    def read_many(self, waves: list[np.ndarray]) -> list[Heard]:
+        return [self.read(wave) for wave in waves]
+
+
+class Eye:
+    """Sees the concept whose number is the brightness of the first pixel in tenths."""
+
+    name = "eye"
+
+    def embed_pictures(self, pictures: np.ndarray) -> torch.Tensor:
+        return torch.eye(3)[[round(picture[0, 0] / 25.5) - 1 for picture in pictures]]
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        return torch.eye(3)[[CONCEPTS.index(text) for text in texts]]
+
+
+class Player:
+    """A vocoder whose loudness is the brightness of the last pixel."""
+
+    def to(self, device: str) -> Player:
+        return self
+
+    def decode_picture(self, pictures: np.ndarray) -> torch.Tensor:
+        assert pictures.dtype == np.uint8
+        return torch.from_numpy(pictures[:, -1, -1] / 255).float()[:, None].expand(-1, MEL.samples)
+
+
+READERS = Readers(Ear(), Eye(), "picture")
+
+
+def picture(concept: int, phrase: int) -> np.ndarray:
+    pixels = np.zeros((256, 1024), np.float32)
+    pixels[0, 0], pixels[-1, -1] = (concept + 1) / 10, (phrase + 1) / 10
+    return pixels
+
+
+def make_run(folder: Path) -> Path:
+    """Nine samples, every concept with every phrase; in (0, 1) another phrase is played, (2, 0) is silent."""
+    for concept in range(3):
+        for phrase in range(3):
+            where = folder / "samples" / f"s{concept}{phrase}"
+            played = {(0, 1): 0, (2, 0): -1}.get((concept, phrase), phrase)
+            write_png(where / "image.png", picture(concept, played))
+            write_wave(where / "speech.wav", np.full(MEL.samples, (played + 1) / 10, np.float32))
+            write_json(where / "sample.json", {
+                "sample_id": where.name, "image_prompt": CONCEPTS[concept], "audio_prompt": PHRASES[phrase],
+                "seed": 0, "settings": {"steps": 2}, "scores": {}})
+    return folder
+
+
+def compose(tmp_path: Path, *overrides: str):
+    # Which weights there are does not matter here: the vocoder and the readers are stand-ins.
+    return config.compose("evaluate", [f"paths.logs={tmp_path / 'logs'}", "family=pocket",
+                                       f"family.weights={weights(tmp_path)}", "bootstrap=100", *overrides])
+
+
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    if not folder.exists():
+        write_json(folder / "family.json", {"name": "stand-in"})
+    return folder
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: READERS)
+    monkeypatch.setattr(module, "load_vocoder_of", lambda cfg: Player())
+
+
+def test_a_run_is_read_back(tmp_path: Path, stand_ins: None, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    result = module.evaluate(compose(tmp_path, f"run={run}"))
+    # 27 words; (0, 1) is three wrong, (2, 0) three missing.
+    assert result["samples"] == 9
+    assert result["wer"] == pytest.approx(6 / 27)
+    assert result["deletions"] == result["substitutions"] == pytest.approx(3 / 27)
+    low, high = result["wer_interval"]
+    assert low <= result["wer"] <= high
+    assert result["top1"] == 1.0 and result["clip"] == pytest.approx(100)
+    assert result["joint"] == pytest.approx(7 / 9)
+    scores = read_json(run / "samples/s01/sample.json")["scores"]
+    assert (scores["heard"], scores["wer"], scores["joint"]) == (PHRASES[0], 1.0, False)
+    assert (scores["speech_reader"], scores["picture_reader"]) == ("ear", "eye")
+    folder = next((tmp_path / "logs/evaluate").iterdir())
+    assert json.loads((folder / "result.json").read_text())["wer"] == result["wer"]
+    with open(folder / "samples.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9 and rows[1]["heard"] == PHRASES[0]
+    assert "| 22.2 % [" in (folder / "totals.md").read_text()
+    assert "silent, counted as nothing heard: s20" in capsys.readouterr().out
+
+
+def test_bad_files_are_named_and_the_good_ones_scored(tmp_path: Path, stand_ins: None,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "pictures"
+    write_png(folder / "good.png", picture(0, 0))
+    np.save(folder / "nan.npy", np.full((256, 1024), np.nan, np.float32))
+    np.save(folder / "shape.npy", np.zeros((80, 1024), np.float32))
+    np.save(folder / "range.npy", np.full((256, 1024), -11, np.float32))
+    (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:60])
+    (folder / "cut.npy").write_bytes((folder / "nan.npy").read_bytes()[:1000])
+    prompts = tmp_path / "pairs.csv"
+    prompts.write_text(f"file,image_prompt,audio_prompt\ngood.png,{CONCEPTS[0]},{PHRASES[0]}\n")
+    result = module.evaluate(compose(tmp_path, f"pictures={folder}", f"prompts={prompts}"))
+    assert result["samples"] == 1 and result["wer"] == 0
+    assert "top1" not in result  # one prompt: nothing to confuse it with
+    left_out = {entry["file"]: entry["error"] for entry in result["left_out"]}
+    assert set(left_out) == {"nan.npy", "shape.npy", "range.npy", "cut.png"}
+    assert "NaN" in left_out["nan.npy"] and "(80, 1024)" in left_out["shape.npy"]
+    assert all(str(folder) in error for error in left_out.values())
+    assert "left out, 4 of 5" in capsys.readouterr().out
+    (folder / "good.png").unlink()
+    with pytest.raises(UserError, match="nothing could be read back"):
+        read_items(find_pictures(folder), READERS, Player())
+
+
+@pytest.mark.parametrize(("wave", "rate", "said"), [
+    (np.zeros(MEL.samples), 22_050, "22050 Hz"),
+    (np.zeros((MEL.samples, 2)), 16_000, "2 channels"),
+    (np.zeros(16_000), 16_000, "cut short"),
+])
+def test_bad_sound_beside_a_picture(tmp_path: Path, wave: np.ndarray, rate: int, said: str) -> None:
+    run = make_run(tmp_path)
+    soundfile.write(run / "samples/s00/speech.wav", wave, rate)
+    (run / "samples/s01/speech.wav").write_bytes(b"RIFF")
+    report = read_items(find_run(run), Readers(Ear(), Eye(), "wav"))
+    assert set(report.left_out) == {"s00", "s01"}
+    assert said in report.left_out["s00"] and "not a readable sound" in report.left_out["s01"]
+    assert len(report.rows) == 7
+
+
+def test_pictures_of_the_published_layout(tmp_path: Path) -> None:
+    for stem in ("one", "two"):
+        write_png(tmp_path / f"{stem}_img.png", picture(0, 1))
+        write_png(tmp_path / f"{stem}_spec.png", picture(1, 1))
+        np.save(tmp_path / f"{stem}.npy", picture(0, 1))
+        write_wave(tmp_path / f"{stem}.wav", np.zeros(MEL.samples))
+    np.save(tmp_path / "three.npy", picture(0, 2))
+    prompts = tmp_path / "pairs.csv"
+    prompts.write_text(f"file,image_prompt,audio_prompt\none,a cat,{PHRASES[1]}\nthree.npy,a cat,nothing\n")
+    items = find_pictures(tmp_path, prompts)
+    assert [item.name for item in items] == ["one_img.png", "three.npy", "two_img.png"]
+    assert items[0].wave == tmp_path / "one.wav" and items[1].wave is None
+    assert [item.audio_prompt for item in items] == [PHRASES[1], "nothing", None]
+    rows = read_items(items, READERS, Player()).rows
+    assert [row["heard"] for row in rows] == [PHRASES[1], PHRASES[2], PHRASES[1]]
+    assert [row["wer"] for row in rows] == [0.0, 3.0, None]
+    assert [row["clip"] for row in rows] == [100.0, 100.0, None]
+    prompts.write_text("file,image_prompt,audio_prompt\nfour.png,a cat,nothing\n")
+    with pytest.raises(UserError, match="no picture in .* for 'four.png'"):
+        find_pictures(tmp_path, prompts)
+    with pytest.raises(UserError, match="holds no picture"):
+        find_pictures(tmp_path / "nowhere")
+
+
+def test_read_back_after_generating(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    folders = sorted((run / "samples").iterdir())
+    found = read_back(folders, READERS, quiet=True)
+    assert found["wer"] == pytest.approx(6 / 27) and found["samples"] == 9
+    assert read_json(folders[0] / "sample.json")["scores"]["source"] == "wav"
+    one = read_back(folders[:1], READERS)
+    assert one["wer"] == 0 and "wer_interval" not in one and "top1" not in one
+    with pytest.raises(UserError, match="no such file"):
+        read_back([tmp_path / "nowhere"], READERS)
+
+
+def test_a_missing_eye_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    section = {"speech": {"_target_": "images_that_speak.scoring.heard.PocketsphinxReader",
+                          "words": ["happy", "baby"]},
+               "picture": {"_target_": "images_that_speak.scoring.seen.load_picture_reader",
+                           "model": str(tmp_path / "nowhere")}}
+    found = read_back([run / "samples/s20"], section)
+    assert found["wer"] == 1.0 and "clip" not in found
+    out = capsys.readouterr().out
+    assert "what is seen is not scored" in out and "listened for besides: music" in out
