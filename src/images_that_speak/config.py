@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -55,8 +56,14 @@ def compose(task: str, overrides: Iterable[str] = ()) -> DictConfig:
 
 
 def _compose(task: str, overrides: Sequence[str]) -> DictConfig:
-    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra.compose(task, list(overrides))
+    # Within a job Hydra is at work already, and would refuse a second time.
+    state = GlobalHydra.instance()
+    outer, state.hydra = state.hydra, None
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return hydra.compose(task, list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ class MetricsJsonl(L.Callback):
 
     A callback, not a Lightning logger: a logger is told of a step after the checkpoint of that step is saved,
     so a kill in between would lose a line. Here the line is written first, and the checkpoint carries the
-    length of the file. A training that goes on from it drops what came after and writes it again, so the file
-    is the same, byte for byte, as that of a training never stopped.
+    length of the file. A training that goes on from it drops what later steps wrote and writes it again, so
+    the file is the same, byte for byte, as that of a training never stopped. (Lightning does not repeat a
+    validation of the checkpoint's own step: its line is kept, and missing only if the kill fell into it.)
 
     Names that begin with `valid/` belong to validation; all others to training steps.
     """
@@ -27,21 +29,27 @@ class MetricsJsonl(L.Callback):
             raise ValueError(f"every={every}: expected at least 1")
         self.path = Path(path)
         self.every = every
-        self.length = 0  # bytes written so far, as of the checkpoint the training goes on from
-        self.last_step = -1
+        self.length = 0  # bytes written before the checkpoint
+        self.step = 0
+        self.last_step = -1  # the last one written
 
     def state_dict(self) -> dict[str, Any]:
-        return {"length": self.length, "last_step": self.last_step}
+        return {"length": self.length, "step": self.step, "last_step": self.last_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.length, self.last_step = state["length"], state["last_step"]
+        self.length, self.step, self.last_step = state["length"], state["step"], state["last_step"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero and self.path.exists():
-            os.truncate(self.path, min(self.length, self.path.stat().st_size))
+        if not trainer.is_global_zero or not self.path.exists():
+            return
+        for line in self.path.read_bytes()[self.length:].splitlines(keepends=True):
+            if not line.endswith(b"\n") or json.loads(line)["step"] > self.step or not self.step:
+                break
+            self.length += len(line)
+        os.truncate(self.path, min(self.length, self.path.stat().st_size))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        step = trainer.global_step
+        step = self.step = trainer.global_step
         # Under gradient accumulation several batches make one step.
         if step != self.last_step and step % self.every == 0:
             self.last_step = step

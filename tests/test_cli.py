@@ -1,0 +1,159 @@
+"""The command line: help at once, mistakes as one block, nothing done twice, nothing written elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from images_that_speak import cli, config
+from images_that_speak.resources import ROOT
+
+TASK = '''
+"""Stands in for what an entry script calls."""
+import sys
+from images_that_speak.runs import open_run
+
+calls = []
+
+def work(cfg):
+    calls.append(cfg)
+    with open_run(cfg, "generate") as run:
+        if cfg.image_prompt == "fail":
+            raise RuntimeError("broken on purpose")
+        run.log({"loss": 1.0}, 1)
+        return run.finish({"said": cfg.image_prompt, "torch": "torch" in sys.modules})
+'''
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Call `generate.py` with arguments in this process: (exit code, what it printed, calls so far)."""
+    (tmp_path / "stand_in.py").write_text(TASK)
+    (tmp_path / "weights" / "pocket").mkdir(parents=True)
+    (tmp_path / "weights" / "pocket" / "family.json").write_text("{}")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "stand_in", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, list]:
+        places = [] if {"--help", "-h"} & set(arguments) else [
+            f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
+        monkeypatch.setattr(sys, "argv", ["generate.py", *arguments, *places])
+        code = 0
+        try:
+            cli.launch("generate", "stand_in.work")
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capfd.readouterr()
+        calls = sys.modules["stand_in"].calls if "stand_in" in sys.modules else []
+        return code, printed.out + printed.err, calls
+
+    yield run
+    # Hydra configures logging for the whole process.
+    logger = logging.getLogger("images_that_speak")
+    logger.handlers.clear()
+    logger.propagate = True
+    assert list((tmp_path / "here").iterdir()) == []  # nothing is written where the command was given
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300,
+                          stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("name", ["train", "generate", "evaluate"])
+def test_an_entry_script_is_short_and_helps(name: str) -> None:
+    assert len((ROOT / f"{name}.py").read_text().splitlines()) <= 40
+    done = python("-X", "importtime", f"{name}.py", "--help")
+    assert done.returncode == 0
+    assert done.stdout.count(f"python {name}.py") >= 4  # usage and three examples
+    for heavy in ("torch", "hydra", "numpy", "lightning"):
+        assert f"| {heavy}" not in done.stderr
+    for group in ("family", "reader") if name != "train" else ("experiment", "adapter"):
+        assert f"\n  {group} " in done.stdout
+
+
+def test_help_answers_in_half_a_second() -> None:
+    """The quickest of five, for other processes may be at work."""
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert python("generate.py", "--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_help_names_every_option_with_its_default(call) -> None:
+    _, printed, _ = call("--help")
+    for line in ("image_prompt", "guidance.audio_weight", "paths.logs", "num_samples"):
+        assert f"\n  {line} " in printed
+    assert "the share of" not in printed.split("examples:")[0]
+    assert printed.count("* ") >= 6  # the default of each group is marked
+
+
+def test_the_corpus_builder_helps() -> None:
+    done = python("-m", "images_that_speak.data", "--help")
+    assert done.returncode == 0 and "data.words_per_prompt" in done.stdout
+
+
+def test_mistakes_end_with_2_before_torch() -> None:
+    code = ("import sys\n"
+            "sys.argv = ['generate.py', 'image_promt=x', 'guidance.audio_weight=3', 'device=cpu']\n"
+            "from images_that_speak.cli import launch\n"
+            "try:\n    launch('generate', 'nowhere.work')\n"
+            "except SystemExit as stop:\n"
+            "    print(stop.code, 'torch' in sys.modules, 'lightning' in sys.modules)\n")
+    done = python("-c", code)
+    assert done.stdout.split() == ["2", "False", "False"]
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    assert "Did you mean 'image_prompt'?" in done.stderr and "guidance.audio_weight=3.0" in done.stderr
+
+
+def test_runs_once_and_then_shows_its_result(call, tmp_path: Path) -> None:
+    code, _, calls = call("image_prompt=it's a cat, grayscale")
+    assert code == 0 and len(calls) == 1
+    assert calls[0].image_prompt == "it's a cat, grayscale"
+    code, printed, calls = call("image_prompt=it's a cat, grayscale", "seed=0", "batch_size=2")
+    assert code == 0 and len(calls) == 1
+    assert "finished already" in printed and "it's a cat, grayscale" in printed
+    code, _, calls = call("image_prompt=it's a cat, grayscale", "fresh=true")
+    assert len(calls) == 2
+    folders = sorted(path.name for path in (tmp_path / "logs" / "generate").iterdir())
+    assert len(folders) == 2 and folders[1] == folders[0] + ".2"
+
+
+def test_a_sweep_makes_a_run_of_each_and_is_finished_by_issuing_it_again(call, tmp_path: Path) -> None:
+    sweep = ("-m", "seed=1,2", "image_prompt=a cat, two dogs")
+    code, _, calls = call(*sweep)
+    assert code == 0
+    assert [(cfg.seed, cfg.image_prompt) for cfg in calls] == [
+        (1, "a cat"), (1, "two dogs"), (2, "a cat"), (2, "two dogs")]
+    (next((tmp_path / "logs" / "generate").glob("*seed-2*")) / "result.json").unlink()
+    code, _, calls = call(*sweep)
+    assert code == 0 and len(calls) == 5
+    assert len(list((tmp_path / "logs" / "sweeps").iterdir())) == 1
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(call, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        call("image_prompt=fail")
+    folder = next((tmp_path / "logs" / "generate").iterdir())
+    assert '"status": "failed"' in (folder / "run.json").read_text()
+    assert not (folder / "result.json").exists()
+
+
+def test_hydra_s_own_flags_work(call) -> None:
+    code, printed, calls = call("--cfg", "job", "steps=7")
+    assert code == 0 and "steps: 7" in printed and not calls
+
+
+def test_flags_are_no_overrides() -> None:
+    words = ["-m", "seed=1", "--config-dir", "elsewhere", "steps=2"]
+    assert cli._overrides(words) == ["seed=1", "steps=2"]
+    assert config.is_multirun(words) and not config.is_multirun(words[1:])

@@ -1,0 +1,261 @@
+"""Run folders: what is the same run, what survives a kill, what is written last."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from images_that_speak import config, files
+from images_that_speak.errors import UserError
+from images_that_speak.files import read_json
+from images_that_speak.runs import describe, finished, identify, open_run
+from images_that_speak.runs.run import plain
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """make(*overrides) → a configuration of generate whose runs and weights lie in the test's folder."""
+    (tmp_path / "weights" / "pocket").mkdir(parents=True)
+    (tmp_path / "weights" / "pocket" / "family.json").write_text("{}")
+
+    def compose(*overrides: str) -> DictConfig:
+        places = [f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
+        return config._compose("generate", [*places, *overrides])
+
+    return compose
+
+
+# --- identity
+
+def test_the_same_settings_are_the_same_run_however_written(make) -> None:
+    one = identify(make("seed=3", "guidance.audio_weight=0.5"), "generate")
+    two = identify(make("guidance.audio_weight=5e-1", "seed=3", "steps=50"), "generate")
+    assert one.hash == two.hash
+    assert identify(make("seed=4", "guidance.audio_weight=0.5"), "generate").hash != one.hash
+
+
+@pytest.mark.parametrize("override", [
+    "fresh=true", "device=cpu", "logger=csv", "batch_size=1", "paths.data=/x"])
+def test_where_and_how_fast_is_no_other_run(make, override: str) -> None:
+    assert identify(make(override), "generate").hash == identify(make(), "generate").hash
+
+
+def test_the_task_counts(make) -> None:
+    cfg = config._compose("train", [])
+    assert identify(cfg, "train").hash != identify(make(), "generate").hash
+
+
+def test_files_count_by_their_content(make, tmp_path: Path) -> None:
+    here, there = tmp_path / "a.csv", tmp_path / "b.csv"
+    here.write_text("image_prompt,audio_prompt\na cat,music\n")
+    there.write_text(here.read_text())
+    first = identify(make(f"prompts={here}"), "generate").hash
+    assert identify(make(f"prompts={there}"), "generate").hash == first
+    here.write_text("image_prompt,audio_prompt\na dog,music\n")
+    assert identify(make(f"prompts={here}"), "generate").hash != first
+
+
+def test_other_weights_are_another_run(make, tmp_path: Path) -> None:
+    before = identify(make(), "generate").hash
+    (tmp_path / "weights" / "pocket" / "model.safetensors").write_bytes(b"1234")
+    after = identify(make(), "generate").hash
+    (tmp_path / "weights" / "pocket" / "model.safetensors").write_bytes(b"1235")
+    assert len({before, after, identify(make(), "generate").hash}) == 3
+
+
+def test_the_folder_s_name_needs_no_quotes(make) -> None:
+    prompt = config.quoted("image_prompt=it's, a = \"cat\"/dog")
+    name = identify(make(prompt, "guidance.audio_weight=0.3"), "generate").folder
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert "audio_weight-0.3" in name
+    long = identify(make(f"image_prompt={'cat ' * 100}"), "generate").folder
+    assert len(long) < 100
+
+
+# --- a run from opening to result
+
+def test_writes_its_result_last(make) -> None:
+    cfg = make()
+    assert finished(cfg, "generate") is None
+    with open_run(cfg, "generate") as run:
+        assert run.result is None and not run.resumed
+        assert read_json(run.dir / "run.json")["status"] == "running"
+        assert (run.sample_dir("abc") == run.dir / "samples" / "abc") and run.sample_dir("abc").is_dir()
+        run.log({"loss": np.float32(0.5), "bad": float("nan")}, 3)
+        run.finish({"wer": np.float64(0.25), "clip": float("nan"), "where": run.dir, "pairs": (1, 2)})
+    assert finished(cfg, "generate") == (run.dir, {"wer": 0.25, "clip": None, "where": str(run.dir),
+                                                   "pairs": [1, 2]})
+    info = read_json(run.dir / "run.json")
+    assert info["status"] == "finished" and info["hash"] in run.dir.name
+    assert len(info["commands"][0]["git"]) == 40 and info["commands"][0]["versions"]["torch"]
+    assert json.loads(run.metrics_path.read_text()) == {"step": 3, "loss": 0.5, "bad": None}
+    assert "wer" in (run.dir / "README.md").read_text()
+    assert "steps: 50" in (run.dir / "config.yaml").read_text()
+    assert "0.25" in describe(run.result)
+
+
+def test_goes_on_where_it_stopped(make) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        with open_run(make(), "generate") as first:
+            first.log({"a": 1}, 1)
+            raise KeyboardInterrupt
+    assert read_json(first.dir / "run.json")["status"] == "interrupted"
+    with open(first.metrics_path, "a") as file:
+        file.write('{"step": 2, "a"')  # killed while it wrote
+    with open_run(make(), "generate") as second:
+        assert second.dir == first.dir and second.resumed and second.result is None
+        second.log({"a": 2}, 2)
+        second.finish({})
+    assert [json.loads(line)["step"] for line in second.metrics_path.read_text().splitlines()] == [1, 2]
+    assert len(read_json(second.dir / "run.json")["commands"]) == 2
+
+
+def test_fresh_makes_another_beside_it(make) -> None:
+    for expected in ("", ".2", ".3"):
+        with open_run(make("fresh=true"), "generate") as run:
+            assert run.dir.name.endswith(run.identity.hash + expected)
+    with open_run(make(), "generate") as run:  # goes on with the newest
+        assert run.dir.name.endswith(".3")
+
+
+def test_two_processes_are_refused(make) -> None:
+    with open_run(make(), "generate"):
+        with pytest.raises(UserError, match=r"process \d+ on .* is at work"):
+            with open_run(make(), "generate"):
+                pass
+    with open_run(make(), "generate"):
+        pass
+
+
+def test_a_killed_process_holds_nothing(make, tmp_path: Path) -> None:
+    places = [f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
+    code = ("import os, signal\nfrom images_that_speak import config\n"
+            "from images_that_speak.runs import open_run\n"
+            f"cfg = config._compose('generate', {places})\n"
+            "with open_run(cfg, 'generate') as run:\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == -9
+    with open_run(make(), "generate") as run:
+        assert run.resumed
+        run.finish({})
+
+
+def test_a_failure_is_recorded_and_passed_on(make) -> None:
+    with pytest.raises(ZeroDivisionError):
+        with open_run(make(), "generate") as run:
+            _ = 1 / 0
+    info = read_json(run.dir / "run.json")
+    assert info["status"] == "failed" and "ZeroDivisionError" in info["error"]
+    assert finished(make(), "generate") is None
+
+
+def test_other_defaults_are_told(make, caplog: pytest.LogCaptureFixture) -> None:
+    with open_run(make(), "generate") as run:
+        pass
+    path = run.dir / "config.yaml"
+    path.write_text(path.read_text().replace("steps: 50", "steps: 40"))
+    with caplog.at_level("WARNING"), open_run(make(), "generate"):
+        pass
+    assert "steps: 40 → 50" in caplog.text and "fresh=true" in caplog.text
+
+
+def test_a_full_disk_is_one_clear_error(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left on device") as caught:
+        with open_run(make(), "generate") as run:
+            monkeypatch.setattr(files.os, "replace", full)
+            run.finish({})
+    assert str(run.dir) in str(caught.value)
+    assert not (run.dir / "result.json").exists()
+    assert not list(run.dir.glob("*.tmp*"))
+
+
+def test_logs_that_cannot_be_written_are_named(make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="paths.logs"):
+        with open_run(make(f"paths.logs={tmp_path}/file"), "generate"):
+            pass
+
+
+def test_plain_is_json() -> None:
+    import torch
+
+    value = {"a": torch.tensor(1.5), "b": np.arange(3), 3: {float("inf")}, "p": Path("x")}
+    assert plain(value) == {"a": 1.5, "b": [0, 1, 2], "3": [None], "p": "x"}
+
+
+# --- metrics of a training
+
+def test_metrics_are_the_same_over_a_kill(tmp_path: Path) -> None:
+    """Stopped after any batch and gone on with, metrics.jsonl has the bytes of a training never stopped."""
+    import lightning as L
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    from images_that_speak.runs.metrics import MetricsJsonl
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+            loss = (self.weight - batch.float().mean()).square().mean()
+            self.log("train/loss", loss)
+            return loss
+
+        def validation_step(self, batch: torch.Tensor, index: int) -> None:
+            self.log("valid/weight", self.weight[0])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    class Kill(BaseException):
+        pass
+
+    class KillAfter(L.Callback):
+        def __init__(self, step: int) -> None:
+            self.step = step
+
+        def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+            if trainer.global_step == self.step:
+                raise Kill
+
+    def train(folder: Path, kill: int | None = None) -> bytes:
+        last = folder / "checkpoints" / "last.ckpt"
+        extra = [] if kill is None else [KillAfter(kill)]
+        trainer = L.Trainer(
+            max_steps=9, accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, val_check_interval=3, num_sanity_val_steps=0,
+            check_val_every_n_epoch=None,
+            callbacks=[MetricsJsonl(folder / "metrics.jsonl", every=2), *extra,
+                       ModelCheckpoint(folder / "checkpoints", every_n_train_steps=2, save_last=True)])
+        train_loader = StatefulDataLoader(range(100), batch_size=2)
+        valid_loader = StatefulDataLoader(range(2))
+        try:
+            trainer.fit(Module(), train_loader, valid_loader, weights_only=True,
+                        ckpt_path=str(last) if last.exists() else None)
+        except Kill:
+            pass
+        path = folder / "metrics.jsonl"
+        return path.read_bytes() if path.exists() else b""
+
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole = train(tmp_path / "whole")
+    steps = [json.loads(line)["step"] for line in whole.splitlines()]
+    assert steps == [2, 3, 4, 6, 6, 8, 9]
+    for kill in (1, 5, 7):
+        train(tmp_path / "stopped", kill)
+    with open(tmp_path / "stopped" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 8, "tr')
+    assert train(tmp_path / "stopped") == whole
