@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from images_that_speak import config, files
@@ -73,7 +74,8 @@ def test_other_weights_are_another_run(make, tmp_path: Path) -> None:
 def test_the_folder_s_name_needs_no_quotes(make) -> None:
     prompt = config.quoted("image_prompt=it's, a = \"cat\"/dog")
     name = identify(make(prompt, "guidance.audio_weight=0.3"), "generate").folder
-    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+")
+    assert OverridesParser.create().parse_override(f"run=logs/{name}").value() == f"logs/{name}"
     assert "audio_weight-0.3" in name
     long = identify(make(f"image_prompt={'cat ' * 100}"), "generate").folder
     assert len(long) < 100

@@ -94,5 +94,5 @@ def _readable(changed: dict[str, Any], task: str) -> str:
             value = Path(value).name if key in INPUTS else value
             words.append(f"{key.split('.')[-1]}-{value}")
     # Only letters that need no quotes on a command line, in Hydra or in a shell.
-    name = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.") for word in words) or "default"
-    return name if len(name) <= 80 else name[:80].rstrip("-_.")
+    name = "+".join(re.sub(r"[^A-Za-z0-9._]+|__+", "-", word).strip("-.") for word in words) or "default"
+    return name if len(name) <= 80 else name[:80].rstrip("-_.+")

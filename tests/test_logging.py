@@ -1,0 +1,155 @@
+"""W&B offline, csv and TensorBoard, with real runs in a folder of the test."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from images_that_speak import config
+from images_that_speak.audio.wave import write_wave
+from images_that_speak.files import read_json
+from images_that_speak.runs import open_run
+from images_that_speak.runs.wandb import logged_in
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody is logged in to W&B, and nobody is there to answer it."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE",
+                 "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    (tmp_path / "weights" / "pocket").mkdir(parents=True)
+    (tmp_path / "weights" / "pocket" / "family.json").write_text("{}")
+
+    def compose(*overrides: str) -> DictConfig:
+        places = [f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
+        return config._compose("generate", [*places, *overrides])
+
+    return compose
+
+
+def put_sample(folder: Path, wer: float) -> None:
+    picture = Image.fromarray(np.full((256, 1024), 90, np.uint8))
+    picture.save(folder / "image.png")
+    picture.save(folder / "spectrogram.png")
+    write_wave(folder / "speech.wav", np.zeros(1600, np.float32))
+    sample = {"sample_id": folder.name, "image_prompt": "a cat", "audio_prompt": "happy baby", "seed": 7,
+              "settings": {"guidance": {"audio_weight": 0.4}}, "scores": {"wer": wer, "heard": "happy lady"}}
+    (folder / "sample.json").write_text(json.dumps(sample))
+
+
+def inspect(run: Path) -> list[dict]:
+    """What the W&B logs of a run folder say, the oldest first."""
+    logs = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
+    return [json.loads(subprocess.check_output([*command, str(log)])) for log in logs]
+
+
+def test_wandb_offline_holds_the_samples_and_the_result(make, tmp_path: Path) -> None:
+    with open_run(make("logger=wandb", "guidance.audio_weight=0.4"), "generate") as run:
+        for name, wer in (("one", 0.5), ("two", 0.0)):
+            put_sample(run.sample_dir(name), wer)
+        run.log({"loss": 2.0}, 5)
+        run.finish({"heard": {"wer": 0.25}})
+    found, = inspect(run.dir)
+    assert found["run_id"] == read_json(run.dir / "run.json")["wandb_id"]
+    assert found["exit_code"] == 0 and found["project"] == "images-that-speak"
+    assert found["summary"]["heard.wer"] == 0.25 and found["summary"]["loss"] == 2.0
+    assert found["summary"]["samples"]["nrows"] == 2
+    assert found["config"]["guidance"]["audio_weight"] == 0.4
+    table = json.loads(next(run.dir.glob("wandb/offline-run-*/files/media/table/*.json")).read_text())
+    assert table["columns"][:7] == ["sample_id", "image", "spectrogram", "audio", "image_prompt",
+                                    "audio_prompt", "seed"]
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert (row["sample_id"], row["seed"], row["score/wer"]) == ("one", 7, 0.5)
+    assert row["score/heard"] == "happy lady"
+    staged = [path for path in (run.dir / "wandb/artifacts").rglob("*") if path.is_file()]
+    assert any(path.read_bytes()[1:4] == b"PNG" for path in staged)  # `wandb sync` finds the media here
+    assert not (tmp_path / "home" / ".local").exists()
+
+
+def test_wandb_goes_on_with_the_same_run_and_tells_a_crash(make) -> None:
+    with pytest.raises(RuntimeError):
+        with open_run(make("logger=wandb"), "generate") as run:
+            run.log({"loss": 2.0}, 1)
+            raise RuntimeError("broken on purpose")
+    with open_run(make("logger=wandb"), "generate") as again:
+        again.log({"loss": 1.0}, 2)
+        again.finish({})
+    first, second = inspect(run.dir)
+    assert again.dir == run.dir
+    assert first["run_id"] == second["run_id"]
+    assert (first["exit_code"], second["exit_code"]) == (1, 0)
+
+
+def test_wandb_serves_a_training_through_lightning(make) -> None:
+    with open_run(make("logger=[wandb,tensorboard]"), "generate") as run:
+        wandb_logger, tensorboard = run.loggers
+        wandb_logger.log_metrics({"train/loss": 0.5}, step=10)
+        tensorboard.log_metrics({"train/loss": 0.5}, step=10)
+        assert wandb_logger.experiment is run.wandb
+        run.finish({})
+    found, = inspect(run.dir)
+    assert found["summary"]["train/loss"] == 0.5 and found["summary"]["trainer/global_step"] == 10
+    assert list((run.dir / "tensorboard").glob("events.*"))
+
+
+def test_logged_in_is_a_key_or_an_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert not logged_in()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password x\n")
+    assert logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not logged_in()
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert logged_in()
+
+
+def test_csv_has_metrics_and_samples(make) -> None:
+    with open_run(make("logger=csv"), "generate") as run:
+        put_sample(run.sample_dir("one"), 0.5)
+        run.log({"loss": 2.0}, 1)
+        run.log({"score": 1.0}, 2)
+        run.finish({})
+    metrics = list(csv.DictReader((run.dir / "metrics.csv").open()))
+    assert metrics == [{"step": "1", "loss": "2.0", "score": ""}, {"step": "2", "loss": "", "score": "1.0"}]
+    sample, = csv.DictReader((run.dir / "samples.csv").open())
+    assert sample["image_prompt"] == "a cat"
+    assert (sample["guidance.audio_weight"], sample["score/wer"]) == ("0.4", "0.5")
+
+
+def test_tensorboard_shows_the_samples(make) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with open_run(make("logger=tensorboard"), "generate") as run:
+        put_sample(run.sample_dir("one"), 0.5)
+        run.finish({})
+    events = EventAccumulator(str(run.dir / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert set(tags["images"]) == {"samples/one/image", "samples/one/spectrogram"}
+    assert tags["audio"] == ["samples/one/speech"]
+
+
+def test_without_a_logger_only_the_plain_files_are_written(make) -> None:
+    with open_run(make(), "generate") as run:
+        put_sample(run.sample_dir("one"), 0.5)
+        run.log({"loss": 2.0}, 1)
+        run.finish({})
+    assert {path.name for path in run.dir.iterdir()} == {
+        ".lock", "run.json", "config.yaml", "metrics.jsonl", "samples", "README.md", "result.json"}
+    assert run.wandb is None
