@@ -15,7 +15,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -283,4 +283,13 @@ def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
     policy = getattr(hydra.utils, "execution_whitelist", None)
     if policy is not None:
         kwargs["_execution_whitelist_"] = [f"{name}.*" for name in ALLOWED]
-    return hydra.utils.instantiate(node, *args, **kwargs)
+    try:
+        return hydra.utils.instantiate(node, *args, **kwargs)
+    except InstantiationException as error:
+        # What was built refused its arguments: that message is the one to read.
+        reason: BaseException | None = error
+        while reason is not None and not isinstance(reason, UserError):
+            reason = reason.__cause__
+        if reason is None:
+            raise
+        raise reason from None
