@@ -43,7 +43,7 @@ class AutoencoderTraining(L.LightningModule):
     """
 
     def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 96, 128), latent_channels: int = 16,
-                 lr: float = 1e-3, warmup: int = 50, max_steps: int = 2000, kl_weight: float = 5e-4,
+                 lr: float = 1e-3, warmup: int = 50, max_steps: int = 2000, kl_weight: float = 1e-6,
                  edge_weight: float = 0.5):
         super().__init__()
         self.save_hyperparameters()

@@ -56,13 +56,15 @@ class VocoderTraining(L.LightningModule):
         pretrain_mel_steps: so many first steps without discriminators, on the other two losses alone, which
             cost a small part of a full step.
         clip: largest gradient norm of either optimiser, or None.
+        max_steps: of the run; the published schedule does not depend on it.
     """
 
     def __init__(self, architecture: str = "hifigan", generator: dict[str, Any] | None = None,
                  periods: Sequence[int] = (2, 3, 5, 7, 11), scales: int = 3, discriminator_width: float = 1.0,
                  lr: float = 2e-4, betas: tuple[float, float] = (0.8, 0.99), decay: float = 0.999,
                  epoch_steps: int = 809, mel_weight: float = 45.0, feature_weight: float = 2.0,
-                 stft_weight: float = 0.0, pretrain_mel_steps: int = 0, clip: float | None = None):
+                 stft_weight: float = 0.0, pretrain_mel_steps: int = 0, clip: float | None = None,
+                 max_steps: int | None = None):
         super().__init__()
         self.save_hyperparameters()
         self.automatic_optimization = False
@@ -141,9 +143,9 @@ class VocoderTraining(L.LightningModule):
         return optimizers, [torch.optim.lr_scheduler.ExponentialLR(optimizer, self.hparams["decay"])
                             for optimizer in optimizers]
 
-    def export(self, folder: str | Path) -> None:
-        """Write the generator as `load_vocoder` takes it, in float16."""
-        save_vocoder(self.generator, folder)
+    def export(self, folder: str | Path, batches: Any = None) -> None:
+        """Write the generator to `vocoder/` of the folder, as `load_vocoder` takes it, in float16."""
+        save_vocoder(self.generator, Path(folder) / "vocoder")
 
     def save_published(self, folder: str | Path) -> None:
         """Write config.json, g_XXXXXXXX and do_XXXXXXXX as the published HiFi-GAN code resumes from them.

@@ -1,0 +1,50 @@
+"""The steps of a family that Lightning does not train, as `model.job` of an experiment: (cfg, run) → result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..runs import Run
+
+
+def tokenizer(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Learn the text encoder's codes from the captions."""
+    from ..data.tokenizer import build_tokenizer
+
+    built = build_tokenizer(run.dir / "weights" / "tokenizer", cfg.model.vocab_size)
+    return {"tokens": len(built)}
+
+
+def durations(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Fit the duration model on the corpus."""
+    from ..speech.durations import train_durations
+
+    options = {k: v for k, v in OmegaConf.to_container(cfg.model, resolve=True).items() if k != "job"}
+    _, report = train_durations(out_dir=run.dir / "weights" / "durations", seed=cfg.seed, steps=cfg.steps,
+                                **options)
+    return asdict(report)
+
+
+def clip(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Train the reader of pictures, never on what the painter saw."""
+    from .clip import train_clip
+
+    settings = {k: v for k, v in OmegaConf.to_container(cfg.model, resolve=True).items() if k != "job"}
+    return train_clip({**cfg, "model": settings}, run.checkpoints, run.dir / "weights" / "clip")
+
+
+def bind(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Write `family.json` and `scheduler/` beside the parts of `cfg.model.folder`; check that all are there.
+
+    Raises UserError naming the first part that is missing.
+    """
+    from ..diffusion.family import pocket_layout, write_card
+
+    folder = Path(cfg.model.folder)
+    write_card(folder, voices=list(cfg.model.voices), prediction_type=dict(cfg.model.prediction_type),
+               template=cfg.model.template)
+    return {"folder": str(folder), "latent_shape": list(pocket_layout(folder).latent_shape)}
