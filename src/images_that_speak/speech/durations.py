@@ -1,6 +1,6 @@
 """How long each phone lasts, learnt from a corpus, and the plan of a phrase within the picture.
 
-`python -m images_that_speak.speech.durations CORPUS [OUT]` trains the shipped model.
+`python -m images_that_speak.speech.durations CORPUS [OUT [VOICE …]]` trains the shipped model.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
     words = text_to_phones(text)
     symbols = [PAUSE, *(phone for word in words for phone in word), PAUSE]
     lasts = durations.predict(symbols, voice)
-    lead, tail, spoken = lasts[0], lasts[-1], lasts[1:-1] / rate
+    lead, tail, spoken = float(lasts[0]), float(lasts[-1]), lasts[1:-1] / rate
     length = float(spoken.sum() + pause * (len(words) - 1))
     if length > seconds:
         raise UserError(f"text of {len(words)} words ({text[:40]!r}{'…' if len(text) > 40 else ''}): takes "
@@ -197,6 +197,9 @@ def train_durations(corpus: Any, out_dir: str | Path | None = None, seed: int = 
     symbols, starts, ends = (table[name].tolist() for name in ("symbols", "starts", "ends"))
     ids = [np.array([PHONE_IDS.get(s, PHONE_IDS[UNKNOWN]) for s in row]) for row in symbols]
     lasts = [np.log(np.clip(np.subtract(b, a), 1e-3, None)) for a, b in zip(starts, ends, strict=True)]
+    unknown = sorted(set(table["voice"]) - set(voices))
+    if unknown:
+        raise UserError(f"{corpus.root}: clips of voice {', '.join(unknown)} (expected {', '.join(voices)})")
     voice = np.array([voices.index(name) + 1 for name in table["voice"]])
     train = np.flatnonzero((table["split"] == "train").to_numpy())
     other = np.flatnonzero((table["split"] != "train").to_numpy())
@@ -250,11 +253,15 @@ def train_durations(corpus: Any, out_dir: str | Path | None = None, seed: int = 
 
 
 def main() -> None:
-    """Train on the corpus named on the command line."""
-    if len(sys.argv) not in (2, 3):
-        raise SystemExit("usage: python -m images_that_speak.speech.durations CORPUS [OUT]")
-    out = sys.argv[2] if len(sys.argv) == 3 else weights_dir() / "speech" / "durations"
-    print(train_durations(sys.argv[1], out)[1])
+    """Train on the corpus named on the command line; voices are numbered in the order given."""
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python -m images_that_speak.speech.durations CORPUS [OUT [VOICE …]]")
+    out = sys.argv[2] if len(sys.argv) > 2 else weights_dir() / "speech" / "durations"
+    try:
+        print(train_durations(sys.argv[1], out, voices=sys.argv[3:] or None)[1])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

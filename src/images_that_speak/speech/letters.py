@@ -255,14 +255,17 @@ def _kneser_ney(rows: Sequence[Sequence[int]], order: int) -> list[tuple[np.ndar
         if n == 1:
             lower = np.full(len(grams), 1 / len(grams))
         else:
-            below, logp, backoff = tables[-1]
-            lower = np.exp(logp[np.searchsorted(below, grams & ((1 << BITS * (n - 1)) - 1))])
+            below, logp_below, backoff = tables[-1]
+            lower = np.exp(logp_below[np.searchsorted(below, grams & ((1 << BITS * (n - 1)) - 1))])
             known = np.isin(below, contexts)
             backoff[known] = np.log(left[np.searchsorted(contexts, below[known])])
             if not known.any():
                 raise UserError("letters: no words to learn from")
-        probability = (counts - off) / total[inverse] + left[inverse] * lower
-        tables.append((grams, np.log(probability), np.zeros(len(grams))))
+        logp = np.log((counts - off) / total[inverse] + left[inverse] * lower)
+        if n == 1:
+            # The start is never predicted, but it is a context, which needs a place for its backoff weight.
+            grams, logp = np.insert(grams, 0, START), np.insert(logp, 0, -20.0)
+        tables.append((grams, logp, np.zeros(len(grams))))
     return tables
 
 
