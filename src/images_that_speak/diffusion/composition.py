@@ -21,6 +21,8 @@ from ..audio.mel import MEL, MelSpec
 from ..errors import UserError, nearest
 
 BOTH = ("image", "speech")
+NO_PHONES = ("composition: {} needs to know when phones sound, and this family's speech branch reads texts "
+             "(composition=images_that_sound needs no phones)")
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,11 @@ class _Masked:
     edge: float
     speech_ceiling_hz: float | None
 
+    @property
+    def needs_phones(self) -> bool:
+        """Whether the composition asks when phones sound."""
+        return getattr(self, "masked", True)
+
     def _check(self) -> None:
         if not 0 <= self.edge <= MEL.seconds:
             raise UserError(f"composition.edge={self.edge}: expected seconds in [0, {MEL.seconds}]")
@@ -220,8 +227,7 @@ class _Masked:
 
     def _mask(self, moment: Moment, like: Tensor) -> Tensor:
         if moment.activity is None:
-            raise UserError(f"composition={type(self).__name__}: needs to know when phones sound, and this "
-                            "family's speech branch has no phonemes. Use composition=images_that_sound")
+            raise UserError(NO_PHONES.format(type(self).__name__))
         return speech_mask(moment.activity.to(like), *like.shape[-2:], self.edge, self.speech_ceiling_hz)
 
 

@@ -1,0 +1,208 @@
+"""Generating: pairs of prompts → sample folders, read back at the end.
+
+Everything a user can get wrong is checked before a network is loaded; every sample is on disk before the
+next batch begins.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from ..audio.mel import MEL
+from ..config import instantiate
+from ..errors import UserError
+from ..files import read_json
+from ..prompts import Pair, read_pairs
+from ..runs import Run, open_run
+from ..speech.durations import DurationModel, plan_speech
+from ..speech.phonemes import PAUSE
+from ..speech.tts import Phone
+from .composition import NO_PHONES, Composition
+from .family import DTYPES, Family, Layout, activity
+from .guidance import Branch, Joint, check_starts
+from .outputs import read_complete, sample_id, write_sample
+from .sampling import Callback, make_scheduler, noise, sample, set_steps
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to make; `phones` is empty when the speech branch reads the prompt as a text."""
+
+    pair: Pair
+    seed: int
+    phones: tuple[Phone, ...] = ()
+
+    @property
+    def sample_id(self) -> str:
+        return sample_id(self.pair.image_prompt, self.pair.audio_prompt, self.seed)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How samples are made, whatever they show and say.
+
+    scales, starts: by branch, "image" and "speech". scheduler: `make_scheduler`'s name and options.
+    """
+
+    compose: Composition
+    scales: dict[str, float]
+    starts: dict[str, float]
+    scheduler: dict[str, Any]
+    steps: int
+    voice: str | None = None
+    autocast: torch.dtype | None = None
+
+
+def generate(cfg: DictConfig) -> dict[str, Any]:
+    """Make the samples that `cfg` (configs/generate.yaml) asks for, read them back, and return the result.
+
+    Samples that the run folder already holds are not made again. Raises UserError on bad input, before any
+    network is loaded.
+    """
+    layout = instantiate(cfg.family)
+    settings = read_settings(cfg, layout)
+    jobs = plan(cfg, layout)
+    with open_run(cfg, "generate") as run:
+        if run.result is not None:
+            return run.result
+        made, seconds = _make_missing(run, cfg, layout, settings, jobs)
+        folders = [run.sample_dir(job.sample_id) for job in jobs]
+        result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2)}
+        if cfg.reader is not None:
+            from ..scoring.evaluate import read_back
+
+            result |= read_back(folders, cfg.reader, device=cfg.device)
+        show(folders)
+        print(f"run folder: {run.dir}")
+        return run.finish(result)
+
+
+def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
+    """The settings in `cfg`, checked against the family. Raises UserError."""
+    layout.voice_id(cfg.voice)
+    compose = instantiate(cfg.composition)
+    if getattr(compose, "needs_phones", False) and not layout.speaks_phonemes:
+        raise UserError(NO_PHONES.format(type(compose).__name__))
+    guidance = cfg.guidance
+    starts = {"image": float(guidance.image_start), "speech": float(guidance.audio_start)}
+    if len(compose.branches) > 1:
+        check_starts(starts)
+    scheduler = OmegaConf.to_container(cfg.scheduler, resolve=True)
+    set_steps(make_scheduler(schedule=layout.schedule, **scheduler), cfg.steps)
+    autocast = cfg.precision.autocast
+    return Settings(compose, {"image": float(guidance.image_scale), "speech": float(guidance.audio_scale)},
+                    starts, scheduler, int(cfg.steps), cfg.voice, DTYPES[autocast] if autocast else None)
+
+
+def plan(cfg: DictConfig, layout: Layout) -> list[Job]:
+    """The samples to make, in order. Raises one UserError naming every phrase that cannot be spoken."""
+    pairs = (read_pairs(cfg.prompts) if cfg.prompts
+             else [Pair(" ".join(cfg.image_prompt.split()), " ".join(cfg.audio_prompt.split()))])
+    pairs = list(dict.fromkeys(pairs))
+    phones: dict[str, tuple[Phone, ...]] = {}
+    wrong = []
+    durations = DurationModel.from_pretrained(layout.durations) if layout.durations else None
+    voice = cfg.voice or (layout.voices[0] if layout.voices else None)
+    for phrase in dict.fromkeys(pair.audio_prompt for pair in pairs):
+        try:
+            # Silence before and after has no phone, as in the corpus the adapters were trained on.
+            planned = [] if durations is None else plan_speech(phrase, durations, voice)
+            phones[phrase] = tuple(trimmed(planned))
+        except UserError as error:
+            wrong.append(f"audio_prompt={phrase!r}: {error}")
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return [Job(pair, cfg.seed + i, phones[pair.audio_prompt])
+            for pair in pairs for i in range(cfg.num_samples)]
+
+
+def trimmed(phones: Sequence[Phone]) -> Sequence[Phone]:
+    """`phones` without the pauses at either end."""
+    sounding = [i for i, phone in enumerate(phones) if phone.symbol != PAUSE]
+    return phones[sounding[0]: sounding[-1] + 1] if sounding else ()
+
+
+def generate_batch(family: Family, settings: Settings, jobs: Sequence[Job],
+                   callback: Callback | None = None) -> torch.Tensor:
+    """Pictures (len(jobs), 256, 1024) in [0, 1], all denoised together; each is as it would be alone."""
+    plans = [job.phones for job in jobs]
+    conditions: dict[str, Callable[[], Any]] = {
+        "image": lambda: family.text_condition("image", [job.pair.image_prompt for job in jobs]),
+        "speech": lambda: (
+            family.phone_condition(plans, [family.layout.voice_id(settings.voice)] * len(jobs))
+            if family.layout.speaks_phonemes
+            else family.text_condition("speech", [job.pair.audio_prompt for job in jobs]))}
+    branches = {
+        name: Branch(family.predictors[name], conditions[name](), family.null(name, len(jobs)),
+                     settings.scales[name])
+        for name in settings.compose.branches}
+    sounding = activity(plans).to(family.device) if family.layout.speaks_phonemes else None
+    joint = Joint(settings.compose, branches, settings.starts, sounding)
+    scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
+    x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
+    cast = torch.autocast(family.device.type, settings.autocast) if settings.autocast else nullcontext()
+    with cast:
+        return family.decode(sample(joint, x, scheduler, settings.steps, callback))
+
+
+def record(job: Job, cfg: DictConfig) -> dict[str, Any]:
+    """What sample.json says of a sample before it is read back."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(settings, dict)
+    kept = ("family", "guidance", "composition", "scheduler", "steps", "voice", "vocoder", "precision")
+    return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt,
+            "audio_prompt": job.pair.audio_prompt, "seed": job.seed, "mel_spec": MEL.hash,
+            "settings": {key: settings[key] for key in kept},
+            "phones": [[phone.symbol, round(phone.start, 4), round(phone.end, 4)] for phone in job.phones],
+            "scores": {}}
+
+
+def batches(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
+    for start in range(0, len(jobs), size):
+        yield jobs[start: start + size]
+
+
+def show(folders: Sequence[Path]) -> None:
+    """Print what each sample shows, says and was heard to say, and where it lies."""
+    from ..scoring.tables import print_table
+
+    rows = []
+    for folder in folders:
+        found = read_json(folder / "sample.json")
+        scores = found["scores"]
+        rows.append({**found, **{key: scores.get(key) for key in ("heard", "wer", "clip")},
+                     "path": min(str(folder), os.path.relpath(folder), key=len)})
+    print_table(rows, {"image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
+                       "wer": "WER", "clip": "CLIP", "path": "sample"})
+
+
+def _make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
+                  jobs: Sequence[Job]) -> tuple[int, float]:
+    """Make the samples that the run folder lacks; return how many and in how many seconds."""
+    missing = [job for job in jobs if read_complete(run.samples_dir / job.sample_id, job.sample_id) is None]
+    if not missing:
+        return 0, 0.0
+    if len(missing) < len(jobs):
+        print(f"{len(jobs) - len(missing)} of {len(jobs)} samples are there already")
+    torch.set_float32_matmul_precision(cfg.precision.matmul)
+    family = Family.load(layout, (*settings.compose.branches, "vae", "vocoder"), device=cfg.device,
+                         dtype=cfg.precision.dtype, vocoder=cfg.vocoder.path)
+    begun = time.perf_counter()
+    with tqdm(total=len(missing) * settings.steps, unit="step", desc="denoising", leave=False) as bar:
+        for number, batch in enumerate(batches(missing, cfg.batch_size)):
+            start = time.perf_counter()
+            pictures = generate_batch(family, settings, batch, lambda _: bar.update(len(batch)))  # noqa: B023
+            for job, picture in zip(batch, pictures.numpy(), strict=True):
+                write_sample(run.sample_dir(job.sample_id), picture, family.vocoder, record(job, cfg))
+            run.log({"seconds_per_sample": (time.perf_counter() - start) / len(batch)}, number)
+    return len(missing), time.perf_counter() - begun

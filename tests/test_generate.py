@@ -1,0 +1,206 @@
+"""Generating with a tiny family: seeds, batches, resuming, files, and errors before anything is loaded."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from tiny_family import tiny_pocket_family, tiny_stable_diffusion
+
+from images_that_speak import config
+from images_that_speak.audio.picture import read_picture
+from images_that_speak.audio.wave import read_wave
+from images_that_speak.diffusion import generate as module
+from images_that_speak.diffusion.family import Family
+from images_that_speak.diffusion.generate import generate, generate_batch, plan, read_settings
+from images_that_speak.diffusion.outputs import FILES, sample_id
+from images_that_speak.errors import UserError
+
+
+@pytest.fixture(scope="session")
+def pocket(tmp_path_factory) -> Path:
+    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
+
+
+@pytest.fixture
+def make(pocket, tmp_path):
+    """A configuration of generate.py for the tiny family, three steps, nothing read back."""
+
+    def build(*overrides: str):
+        cfg = config.compose("generate", [
+            f"family.weights={pocket}", f"paths.logs={tmp_path}", "steps=3", "audio_prompt='happy music'",
+            *overrides])
+        OmegaConf.update(cfg, "reader", None)
+        return cfg
+
+    return build
+
+
+def batch_of(cfg, jobs=None):
+    layout = config.instantiate(cfg.family)
+    jobs = plan(cfg, layout) if jobs is None else jobs
+    return generate_batch(Family.load(layout), read_settings(cfg, layout), jobs)
+
+
+@pytest.mark.parametrize("choices", [
+    ["composition=masks"], ["composition=images_that_sound", "steps=5", "scheduler=dpm"]])
+def test_a_sample_does_not_depend_on_its_batch(make, choices):
+    cfg = make("num_samples=3", *choices)
+    layout = config.instantiate(cfg.family)
+    family, settings, jobs = Family.load(layout), read_settings(cfg, layout), plan(cfg, layout)
+    together = generate_batch(family, settings, jobs)
+    assert together.shape == (3, 256, 1024)
+    for job, picture in zip(jobs, together, strict=True):
+        torch.testing.assert_close(generate_batch(family, settings, [job])[0], picture, rtol=1e-3, atol=2e-4)
+    assert not together[0].allclose(together[1], atol=1e-2)
+
+
+def test_phrases_of_different_length_share_a_batch(make, tmp_path):
+    """Padding to the longest phrase changes no other phrase's picture."""
+    (tmp_path / "pairs.txt").write_text("a cat | music\na dog | happy little winter garden\n")
+    for adapter in ("sequence", "pooled"):
+        family = tiny_pocket_family(tmp_path / adapter, adapter)
+        cfg = make(f"prompts={tmp_path}/pairs.txt", f"family.weights={family}", "composition=speech_only")
+        layout = config.instantiate(cfg.family)
+        jobs = plan(cfg, layout)
+        loaded, settings = Family.load(layout), read_settings(cfg, layout)
+        together = generate_batch(loaded, settings, jobs)
+        alone = generate_batch(loaded, settings, jobs[:1])
+        torch.testing.assert_close(alone[0], together[0], rtol=1e-3, atol=2e-4)
+
+
+def test_full_weight_without_the_image_is_speech_alone(make):
+    joint = batch_of(make("composition=weighted_average", "guidance.audio_weight=1"))
+    alone = batch_of(make("composition=speech_only"))
+    assert joint.equal(alone)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm", "unipc"])
+@pytest.mark.parametrize("composition", ["weights_over_time", "split", "image_only"])
+def test_every_choice_runs(make, scheduler, composition):
+    pictures = batch_of(make(f"composition={composition}", f"scheduler={scheduler}", "steps=2"))
+    assert pictures.isfinite().all() and 0 <= pictures.min() and pictures.max() <= 1
+
+
+def test_a_run_folder_holds_samples_that_say_what_they_are(make, tmp_path):
+    cfg = make("num_samples=2", "seed=7", "batch_size=1")
+    result = generate(cfg)
+    assert (result["samples"], result["made"]) == (2, 2)
+    run = next((tmp_path / "generate").iterdir())
+    assert json.loads((run / "result.json").read_text())["samples"] == 2
+    for seed in (7, 8):
+        folder = run / "samples" / sample_id("a cat", "happy music", seed)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+        record = json.loads((folder / "sample.json").read_text())
+        assert record["sample_id"] == folder.name and record["seed"] == seed
+        assert (record["image_prompt"], record["audio_prompt"]) == ("a cat", "happy music")
+        assert record["settings"]["steps"] == 3 and record["scores"] == {}
+        assert [phone[0] for phone in record["phones"]] == "hh ae p iy m y uw z ih k".split()
+        assert Image.open(folder / "image.png").mode == "L"
+        assert read_picture(folder / "image.png").shape == (256, 1024)
+        assert read_wave(folder / "speech.wav").shape == (163840,)
+
+
+def test_the_sound_is_that_of_the_8_bit_picture(make, tmp_path, pocket):
+    generate(make())
+    folder = next((tmp_path / "generate").glob("*/samples/*"))
+    seen = np.asarray(Image.open(folder / "image.png"))
+    wave = Family.load(pocket, ("vocoder",)).vocoder.decode_picture(seen[None])[0].numpy()
+    np.testing.assert_allclose(read_wave(folder / "speech.wav"), np.clip(wave, -1, 1), atol=1 / 32000)
+
+
+def test_the_same_command_makes_the_same_bytes(make, tmp_path):
+    found = []
+    for logs in ("one", "two"):
+        generate(make(f"paths.logs={tmp_path / logs}"))
+        folder = next((tmp_path / logs).glob("generate/*/samples/*"))
+        found.append([(folder / name).read_bytes() for name in FILES[:3]])
+    assert found[0] == found[1]
+
+
+def test_only_missing_samples_are_made_again(make, tmp_path, monkeypatch):
+    cfg = make("num_samples=3", "batch_size=1")
+    made = []
+
+    def interrupted(family, settings, jobs, callback=None):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(jobs[0].seed)
+        return torch.full((1, 256, 1024), 0.5)
+
+    monkeypatch.setattr(module, "generate_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(cfg)
+    run = next((tmp_path / "generate").iterdir())
+    # One of the two was cut off before its record was written.
+    (run / "samples" / sample_id("a cat", "happy music", 1) / "sample.json").unlink()
+    made.clear()
+    assert generate(cfg)["made"] == 2
+    assert made == [1, 2]
+
+
+def test_a_full_disk_loses_nothing_already_made(make, tmp_path, monkeypatch):
+    real = os.replace
+
+    def full(source, target):
+        if "samples" in str(target) and sample_id("a cat", "happy music", 1) in str(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(source, target)
+
+    cfg = make("num_samples=2", "batch_size=1")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        generate(cfg)
+    monkeypatch.setattr(os, "replace", real)
+    run = next((tmp_path / "generate").iterdir())
+    first = run / "samples" / sample_id("a cat", "happy music", 0)
+    before = (first / "image.png").read_bytes()
+    assert not list((run / "samples").rglob("*.tmp*"))
+    assert generate(cfg)["made"] == 1
+    assert (first / "image.png").read_bytes() == before
+
+
+def test_stable_diffusion_and_auffusion_generate(tmp_path):
+    """A speech branch that reads texts has no phones: it averages, and masks are refused."""
+    image, speech = tiny_stable_diffusion(tmp_path)
+
+    def build(*overrides: str):
+        cfg = config.compose("generate", [
+            "family=sd15", f"family.image={image}", f"family.speech={speech}", f"paths.logs={tmp_path}",
+            "audio_prompt='a dog barks, 3 times'", *overrides])
+        OmegaConf.update(cfg, "reader", None)
+        return cfg
+
+    assert generate(build("composition=images_that_sound", "steps=4"))["made"] == 1
+    with pytest.raises(UserError, match="composition: Masks needs to know when phones sound"):
+        generate(build("composition=masks"))
+
+
+def test_published_settings_come_with_the_composition(make):
+    cfg = make("composition=images_that_sound")
+    assert dict(cfg.guidance) == {"image_scale": 10.0, "audio_scale": 10.0, "audio_weight": 0.5,
+                                  "image_start": 0.1, "audio_start": 0.0}
+    changed = make("composition=images_that_sound", "guidance.audio_weight=0.4")
+    assert changed.composition.audio_weight == 0.4
+
+
+@pytest.mark.parametrize(("overrides", "told"), [
+    (["audio_prompt='" + "wonderful " * 60 + "'"], "60 words.*expected at most 10.24 s"),
+    (["audio_prompt='こんにちは'"], "audio_prompt"),
+    (["voice=slr"], "voice='slr'.*Did you mean 'slt'"),
+    (["composition.edge=-1"], "composition.edge=-1"),
+    (["scheduler.name=dmp"], "Did you mean 'dpm'"),
+    (["family.timestep_spacing=trailling"], "Did you mean 'trailing'"),
+])
+def test_bad_input_is_told_before_anything_is_loaded(make, monkeypatch, tmp_path, overrides, told):
+    monkeypatch.setattr(Family, "load", lambda *a, **k: pytest.fail("loaded a network"))
+    with pytest.raises(UserError, match=told):
+        generate(make(*overrides))
+    assert not (tmp_path / "generate").exists()
