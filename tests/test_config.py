@@ -110,6 +110,8 @@ def test_all_mistakes_are_told_at_once(family: list[str]) -> None:
     ("steps=2.5", "Integer"),
     ("image_prompt=", "expected some words"),
     ("audio_prompt='  '", "expected some words"),
+    ("audio_prompt='Привет, мир'", "letters a to z"),
+    ("audio_prompt='...'", "nothing to say"),
     ("prompts=nowhere.csv", "no such file"),
     ("device=gpu", "Did you mean"),
     ("seed=4294967296", "4294967295"),
@@ -223,6 +225,11 @@ def test_builds_nothing_else(target: object) -> None:
         config.instantiate({"_target_": target})
     with pytest.raises(UserError, match="deep"):
         config.instantiate({"list": [{"deep": {"_target_": target}}]})
+
+
+def test_what_a_constructor_refuses_reaches_the_user() -> None:
+    with pytest.raises(UserError, match="the word list is empty"):
+        config.instantiate({"_target_": "images_that_speak.resources.words", "path": "/dev/null"})
 
 
 def test_a_wrong_argument_is_named() -> None:

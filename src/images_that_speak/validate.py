@@ -87,11 +87,15 @@ def _select(cfg: DictConfig, key: str, found: list[str]) -> Any:
 
 
 def _generate(cfg: DictConfig, found: list[str]) -> None:
+    phrases: list[str] = []
     if cfg.prompts is not None:
-        found += _file_problems("prompts", cfg.prompts)
+        found += _file_problems("prompts", cfg.prompts, phrases)
     else:
-        found += [f"{key}={cfg[key]!r}: expected some words" for key in COLUMNS
-                  if not OmegaConf.is_missing(cfg, key) and not cfg[key].strip()]
+        empty = [key for key in COLUMNS if not OmegaConf.is_missing(cfg, key) and not cfg[key].strip()]
+        found += [f"{key}={cfg[key]!r}: expected some words" for key in empty]
+        phrases += [cfg.audio_prompt] if not OmegaConf.is_missing(cfg, "audio_prompt") and not empty else []
+    if _speaks_phonemes(cfg):
+        found += [problem for phrase in dict.fromkeys(phrases) for problem in _phrase_problems(phrase)]
     starts = [_select(cfg, f"guidance.{branch}_start", found) for branch in ("image", "audio")]
     if all(isinstance(start, (int, float)) and not math.isnan(start) and start > 0 for start in starts):
         found.append(f"guidance.image_start={starts[0]} and guidance.audio_start={starts[1]}: one of them "
@@ -141,9 +145,27 @@ def _family(cfg: DictConfig, found: list[str]) -> None:
                      "`make pocket` writes them")
 
 
-def _file_problems(key: str, path: str) -> list[str]:
+def _speaks_phonemes(cfg: DictConfig) -> bool:
+    """Not with a family whose speech branch reads the prompt as a text, which may be in any language."""
+    return OmegaConf.select(cfg, "family.adapter", default="built in") is not None
+
+
+def _phrase_problems(phrase: str) -> list[str]:
+    from .speech.phonemes import normalise_text
+
     try:
-        read_pairs(path)
+        normalise_text(phrase)
+    except UserError as error:
+        return [f"audio_prompt={phrase!r}: {str(error).removeprefix(f'text {phrase!r}: ')}"]
+    return []
+
+
+def _file_problems(key: str, path: str, phrases: list[str] | None = None) -> list[str]:
+    """What is wrong with a file of pairs; its audio prompts are added to `phrases`."""
+    try:
+        pairs = read_pairs(path)
+        if phrases is not None:
+            phrases += [pair.audio_prompt for pair in pairs]
     except UserError as error:
         return [f"{key}={path}: {str(error).removeprefix(f'{path}: ')}"]
     return []
