@@ -32,7 +32,8 @@ from images_that_speak.networks.discriminators import (
 from images_that_speak.training.vocoder import GeneratorEMA, VocoderTraining, averaged
 
 GENERATOR = {"resblock": "2", "upsample_rates": [8, 5, 4], "upsample_kernel_sizes": [16, 10, 8],
-             "upsample_initial_channel": 16, "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 2]]}
+             "upsample_initial_channel": 16, "resblock_kernel_sizes": [3],
+             "resblock_dilation_sizes": [[1, 2]]}
 
 
 def write_corpus(root: Path, clips: int = 7) -> Path:
@@ -98,8 +99,8 @@ def run(corpus: Path, folder: Path, steps: int, die: int | None = None) -> tuple
     model = module(pretrain_mel_steps=3)
     runner = trainer(folder, steps, Record(die), GeneratorEMA(0.9), keep, enable_checkpointing=True)
     last = folder / "last.ckpt"
-    runner.fit(model, VocoderData(corpus, batch_size=2, segment=2400), ckpt_path=last if last.exists() else None,
-               weights_only=True)
+    runner.fit(model, VocoderData(corpus, batch_size=2, segment=2400),
+               ckpt_path=last if last.exists() else None, weights_only=True)
     return model, runner
 
 
@@ -176,15 +177,16 @@ def test_losses_have_their_closed_forms() -> None:
     made = [torch.tensor([[0.5]]), torch.tensor([[2.0]])]
     assert discriminator_loss(real, made).item() == pytest.approx((0.125 + 0.25) + (1 + 4))
     assert generator_loss(made).item() == pytest.approx(0.25 + 1)
-    features = feature_matching_loss([[torch.zeros(2, 3), torch.ones(4)]], [[torch.ones(2, 3), torch.ones(4)]])
+    features = feature_matching_loss([[torch.zeros(2, 3), torch.ones(4)]],
+                                     [[torch.ones(2, 3), torch.ones(4)]])
     assert features.item() == pytest.approx(1)
 
 
 def test_discriminators_are_the_published_ones() -> None:
     mpd, msd = MultiPeriodDiscriminator(), MultiScaleDiscriminator()
     assert [d.period for d in mpd.discriminators] == [2, 3, 5, 7, 11]
-    spectral = "parametrizations.weight.0._u"
-    assert [any(spectral in name for name in d.state_dict()) for d in msd.discriminators] == [True, False, False]
+    spectral = [any(name.endswith("weight.0._u") for name in d.state_dict()) for d in msd.discriminators]
+    assert spectral == [True, False, False]
     wave = torch.randn(2, 8160)
     judged = MultiPeriodDiscriminator(width=1 / 32)(wave) + MultiScaleDiscriminator(width=1 / 32)(wave)
     assert len(judged.scores) == 8 and [len(f) for f in judged.features] == [6] * 5 + [8] * 3
@@ -231,6 +233,7 @@ def test_published_layout_round_trip(corpus: Path, tmp_path: Path) -> None:
 def test_export_plays(tmp_path: Path) -> None:
     model = module().eval()
     model.export(tmp_path)
+    tmp_path = tmp_path / "vocoder"
     logmel = torch.randn(1, 256, 20)
     with torch.no_grad():
         assert torch.allclose(load_vocoder(tmp_path)(logmel), model.generator(logmel), atol=1e-3)

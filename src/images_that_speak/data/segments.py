@@ -54,11 +54,11 @@ class SpeechSegments(Dataset):
 
 
 class EpochOrder(Sampler[int]):
-    """Every clip once an epoch, epoch after epoch, each in an order drawn from (seed, epoch); `length` in all.
+    """Every clip once an epoch, epoch after epoch, each in an order drawn from (seed, epoch).
 
-    Yields epoch · clips + clip, so that a clip's segment differs between epochs. To Lightning it is all one
-    epoch: its own epochs, resumed from a checkpoint of their last batch, leave the next one out. And it has a
-    length, for without one Lightning fetches a batch ahead, which a resumed run would then miss.
+    Yields `length` keys epoch · clips + clip, so that a clip's segment differs between epochs. It is all one
+    epoch to Lightning: resumed from a checkpoint of an epoch's last batch, it leaves the next one out. And it
+    has a length: without one Lightning fetches a batch ahead, which a resumed run would then miss.
     """
 
     def __init__(self, clips: int, length: int, seed: int = 0):
