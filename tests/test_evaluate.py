@@ -211,3 +211,60 @@ def test_a_missing_eye_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["wer"] == 1.0 and "clip" not in found
     out = capsys.readouterr().out
     assert "what is seen is not scored" in out and "listened for besides: music" in out
+
+
+def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from tiny_family import tiny_pocket_family
+
+    from images_that_speak.scoring import anchors as anchors_module
+    from images_that_speak.speech import tts
+
+    class Tone:
+        name, version, voices = "tone", "1", ("slt",)
+
+        def speak(self, text: str, voice: str) -> tts.Utterance:
+            assert voice == "slt"
+            time = np.arange(8000) / 16_000
+            return tts.Utterance(np.sin(2 * np.pi * 440 * time).astype(np.float32), [])
+
+    class Deaf(Ear):
+        name = "pocketsphinx"
+
+        def read(self, wave: np.ndarray) -> Heard:
+            assert wave.shape == (MEL.samples,)
+            return Heard("happy")
+
+    class Blind(Eye):
+        def embed_pictures(self, pictures: np.ndarray) -> torch.Tensor:
+            return torch.eye(3)[[0] * len(pictures)]
+
+    tiny_pocket_family(tmp_path / "family")
+    prompts = tmp_path / "pairs.csv"
+    prompts.write_text("image_prompt,audio_prompt\na cat,happy baby\ntwo dogs,happy baby\na cat,blue ocean\n")
+    overrides = [f"family.weights={tmp_path / 'family'}", f"paths.logs={tmp_path / 'logs'}"]
+    cfg = config.compose("generate", [*overrides, f"prompts={prompts}", "steps=2", "device=cpu"])
+    monkeypatch.setattr(anchors_module, "load_readers", lambda section, device: Readers(Deaf(), Blind()))
+    monkeypatch.setattr(tts, "Flite", Tone)
+    found = anchors_module.anchors(cfg, bootstrap=50)
+    names = list(anchors_module.NAMES)
+    assert [name for name in names if name in found] == names and not found["left_out"]
+    # Two phrases of two words, "happy" heard for both: one word right of four; two pictures, one a cat.
+    assert {found[name]["wer"] for name in names[:4]} == {0.75}
+    assert found["image_alone"]["top1"] == 0.5 and "wer" not in found["image_alone"]
+    assert "clip" not in found["speech_alone"]
+    folder = next((tmp_path / "logs/anchors").iterdir())
+    made = {path: path.stat().st_mtime_ns for path in folder.glob("*/*/image.png")}
+    assert len(made) == 2 + 2 + 2 + 2
+    # Again without flite: what is there is not made again, and what cannot be made is named.
+    def missing() -> None:
+        raise UserError("tts=flite: not installed")
+
+    monkeypatch.setattr(tts, "Flite", missing)
+    again = anchors_module.anchors(cfg, bootstrap=50)
+    assert set(again["left_out"]) == {"tts", "copy_synthesis", "autoencoder"}
+    assert again["speech_alone"] == found["speech_alone"]
+    assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*/*/image.png")}
+    assert "left out (tts=flite: not installed)" in capsys.readouterr().out
+    evaluation = config.compose("evaluate", [*overrides, f"pictures={folder}"])
+    assert anchors_module.stored_rows(evaluation) == again["rows"]
+    assert [row["what"] for row in again["rows"]] == [anchors_module.NAMES[name] for name in names[3:]]
