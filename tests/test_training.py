@@ -14,7 +14,8 @@ from images_that_speak.diffusion.predictor import NoiseSchedule, Predictor
 from images_that_speak.errors import UserError
 from images_that_speak.networks.adapters import ADAPTERS, AlignedAdapter, PooledAdapter, SequenceAdapter
 from images_that_speak.networks.condition import Condition
-from images_that_speak.training.diffusion import LatentDiffusionTraining, column_weights, pocket_unet
+from images_that_speak.training.diffusion import (LatentDiffusionTraining, column_weights, crop_to_speech,
+                                                  pocket_unet)
 from images_that_speak.training.ema import EMA
 from images_that_speak.training.lora import LoraSettings
 from images_that_speak.training.schedule import learning_rate_factor
@@ -166,6 +167,18 @@ def test_column_weights() -> None:
     frames[0, 20] = 7  # one sounding frame, in column 5 of 16
     weights = column_weights(frames, 16, 0.25)[0, 0, 0]
     assert weights.tolist() == [1.0 if column in (4, 5, 6) else 0.25 for column in range(16)]
+
+
+def test_crops_keep_latents_and_phonemes_together() -> None:
+    frames = torch.full((64, 128), 2)
+    frames[:, 80:96] = 7  # columns 10 and 11 of 16 sound
+    latent = torch.arange(16.0).expand(64, 3, 4, 16)
+    data = {"latent": latent, "frame_phones": frames, "frame_position": torch.arange(128.0).expand(64, 128)}
+    cut = crop_to_speech(data, 6)
+    assert cut["latent"].shape == (64, 3, 4, 6) and cut["frame_phones"].shape == (64, 48)
+    assert torch.equal(cut["latent"][:, 0, 0] * 8, cut["frame_position"][:, ::8])
+    assert ((cut["frame_phones"] == 7).sum(1) == 16).all()  # both sounding columns are within every window
+    assert len(cut["latent"][:, 0, 0, 0].unique()) > 1
 
 
 def test_learning_rate() -> None:

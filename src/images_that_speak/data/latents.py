@@ -7,6 +7,7 @@ spec, the autoencoder's content hash, the identity of the dataset and per-channe
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 from ..audio.mel import MEL
 from ..errors import UserError
 from ..files import atomic_path, read_json, write_json
+from ..networks.autoencoder import encode
 
 IN_MEMORY = 1 << 30  # bytes up to which a cache is read into memory
 
@@ -31,11 +33,11 @@ def autoencoder_hash(vae: nn.Module) -> str:
 
 
 @torch.no_grad()
-def cache_latents(vae: nn.Module, dataset: Any, out_dir: str | Path, batch_size: int = 16,
+def cache_latents(vae: Any, dataset: Any, out_dir: str | Path, batch_size: int = 16,
                   dtype: str = "float16", shard: int = 512, progress: bool = True) -> LatentCache:
     """Encode every picture of `dataset`; shards that are already there are kept.
 
-    vae: an AutoencoderKL (`encode(x).latent_dist.mean`, x in [-1, 1]), run on the device it is on.
+    vae: an AutoencoderKL, run on the device it is on.
     dataset: a BatchDataset of pictures: its `identity()` and `pictures(indices)` are used.
     Raises UserError when the folder was begun for another autoencoder, dataset, mel spec, dtype or shard
     size.
@@ -50,13 +52,12 @@ def cache_latents(vae: nn.Module, dataset: Any, out_dir: str | Path, batch_size:
     else:
         write_json(path, {**claim, "complete": False})
     weight = next(vae.parameters())
-    channels = int(vae.config.in_channels)
-    starts = range(0, length, shard)
+    starts: Iterable[int] = range(0, length, shard)
     if progress:
         from rich.progress import track
 
         starts = track(starts, description="Encoding")
-    mode, total = vae.training, None
+    mode, total = vae.training, np.zeros((2, 1))
     vae.eval()
     try:
         for number, start in enumerate(starts):
@@ -66,8 +67,8 @@ def cache_latents(vae: nn.Module, dataset: Any, out_dir: str | Path, batch_size:
                 parts = []
                 for at in range(start, stop, batch_size):
                     pictures = dataset.pictures(np.arange(at, min(at + batch_size, stop)))
-                    x = (torch.as_tensor(pictures) * 2 - 1).to(weight).expand(-1, channels, -1, -1)
-                    parts.append(vae.encode(x).latent_dist.mean.float().cpu().numpy())
+                    latent = encode(vae, torch.as_tensor(pictures).to(weight)).mean
+                    parts.append(latent.float().cpu().numpy())
                 values = np.concatenate(parts)
                 if not np.isfinite(values).all():
                     raise UserError(f"{file}: the autoencoder gives NaN or infinity")
@@ -76,7 +77,7 @@ def cache_latents(vae: nn.Module, dataset: Any, out_dir: str | Path, batch_size:
             values = np.load(file, mmap_mode="r", allow_pickle=False)
             moments = np.stack([values.mean((0, 2, 3), dtype=np.float64),
                                 np.square(values, dtype=np.float32).mean((0, 2, 3), dtype=np.float64)])
-            total = moments * len(values) + (0 if total is None else total)
+            total = total + moments * len(values)
     finally:
         vae.train(mode)
     mean, square = total / length

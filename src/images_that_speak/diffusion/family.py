@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import read_json, write_json
+from ..networks.autoencoder import decode, encode, patch_size
 from ..networks.condition import Condition
 from ..resources import weights_dir
 from ..speech.alignment import frame_phones, speech_activity
@@ -235,7 +236,8 @@ def _latents(vae: Path) -> tuple[tuple[int, int, int], tuple[float, ...], tuple[
     where = vae / "config.json"
     config = read_json(where)
     try:
-        channels, down = int(config["latent_channels"]), 2 ** (len(config["block_out_channels"]) - 1)
+        channels = int(config["latent_channels"])
+        down = patch_size(int(config["in_channels"])) * 2 ** (len(config["block_out_channels"]) - 1)
         mean = tuple(config.get("latents_mean") or [config.get("shift_factor") or 0.0])
         std = tuple(config.get("latents_std") or [1 / config.get("scaling_factor", 0.18215)])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -407,9 +409,7 @@ class Family:
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """(B, 256, 1024) pictures in [0, 1] → (B, C, H, W) normalised latents, the posterior's mean."""
-        channels = int(self.vae.config.in_channels)
-        x = (pictures * 2 - 1)[:, None].expand(-1, channels, -1, -1).to(self.device, self.vae.dtype)
-        z = self.vae.encode(x).latent_dist.mean.float()
+        z = encode(self.vae, pictures[:, None].to(self.device, self.vae.dtype)).mean.float()
         mean, std = self._statistics(z)
         return (z - mean) / std
 
@@ -422,8 +422,8 @@ class Family:
         """
         mean, std = self._statistics(latents)
         z = (latents * std + mean).to(self.device, self.vae.dtype)
-        decoded = [self.vae.decode(one[None]).sample.float().mean(1) for one in z]
-        return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1).cpu()
+        decoded = [decode(self.vae, one[None])[:, 0] for one in z]
+        return torch.cat(decoded).clamp(0, 1).cpu()
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(x, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

@@ -8,23 +8,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from ..networks.autoencoder import decode, encode, pocket_autoencoder
 from .export import save_half
 from .schedule import adamw
-
-
-def pocket_autoencoder(channels: tuple[int, ...] = (16, 32, 64, 96, 128),
-                       latent_channels: int = 16) -> AutoencoderKL:
-    """A small AutoencoderKL: one gray channel, 2^(levels − 1) times down, no attention."""
-    return AutoencoderKL(
-        in_channels=1, out_channels=1, latent_channels=latent_channels, block_out_channels=tuple(channels),
-        down_block_types=("DownEncoderBlock2D",) * len(channels),
-        up_block_types=("UpDecoderBlock2D",) * len(channels),
-        layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False, sample_size=256,
-        scaling_factor=1.0)
 
 
 def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,16 +31,16 @@ class AutoencoderTraining(L.LightningModule):
     A batch is {"picture": (B, 1, H, W) in [0, 1]}.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 96, 128), latent_channels: int = 16,
-                 lr: float = 1e-3, warmup: int = 50, max_steps: int = 2000, kl_weight: float = 1e-6,
+    def __init__(self, channels: tuple[int, ...] = (64, 96, 128), latent_channels: int = 16,
+                 patch: int = 4, lr: float = 1e-3, warmup: int = 50, max_steps: int = 2000, kl_weight: float = 1e-6,
                  edge_weight: float = 0.5):
         super().__init__()
         self.save_hyperparameters()
-        self.vae = pocket_autoencoder(channels, latent_channels)
+        self.vae = pocket_autoencoder(channels, latent_channels, patch)
 
     def losses(self, picture: Tensor) -> dict[str, Tensor]:
-        posterior = self.vae.encode(picture * 2 - 1).latent_dist
-        decoded = self.vae.decode(posterior.sample()).sample.float() / 2 + 0.5
+        posterior = encode(self.vae, picture)
+        decoded = decode(self.vae, posterior.sample())
         edge = sum(l1_loss(a, b) for a, b in zip(edges(decoded), edges(picture), strict=True))
         mean, variance = posterior.mean.float(), posterior.var.float()
         return {"l1": l1_loss(decoded, picture), "edge": edge,
@@ -80,7 +69,7 @@ class AutoencoderTraining(L.LightningModule):
     def measure_latents(self, batches: Iterable[dict[str, Tensor]]) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of every latent channel over the posterior means of `batches`."""
         self.eval()
-        latents = torch.cat([self.vae.encode(batch["picture"] * 2 - 1).latent_dist.mean.float().cpu()
+        latents = torch.cat([encode(self.vae, batch["picture"]).mean.float().cpu()
                              for batch in batches])
         return latents.mean((0, 2, 3)).tolist(), latents.std((0, 2, 3)).tolist()
 

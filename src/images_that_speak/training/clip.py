@@ -39,13 +39,13 @@ class ClipSettings:
     "bf16-mixed" (1.6 times as fast on a CPU with AVX512-BF16) or "32-true".
     """
 
-    steps: int = 400
+    steps: int = 1000
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     warmup: int = 50
-    ramp: int = 150
-    ema_decay: float = 0.99
+    ramp: int = 350
+    ema_decay: float = 0.995
     seed: int = 0
     pixels: int = 64
     width: int = 24

@@ -55,7 +55,7 @@ class StepBar(L.Callback):
                 self.bar.set_postfix(loss=f"{float(loss):.4f}", refresh=False)
             self.bar.update(trainer.global_step - self.bar.n)
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         if self.bar is not None:
             self.bar.close()
 

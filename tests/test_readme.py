@@ -1,0 +1,82 @@
+"""Every command of the README, run: shortened where the README's would take minutes, in folders of the test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from images_that_speak.resources import ROOT
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line.split(" #")[0].strip() for block in re.findall(r"```\n(.*?)```", README, re.S)
+            for line in block.splitlines() if line.strip() and not line.startswith("#")]
+needs_flite = pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed (make setup)")
+
+
+def shortened(command: str, work: Path) -> list[str]:
+    """The command as it is, with what makes it short."""
+    words = shlex.split(command)
+    assert words[0] == ".venv/bin/python", command
+    logs, data = f"paths.logs={work / 'logs'}", f"paths.data={work / 'data'}"
+    if words[1] == "generate.py":
+        prompts = [] if "prompts=" not in command else [f"prompts={first_pair(work)}"]
+        steps = "steps=2" if "steps=" not in command else "steps=3"
+        return [*words[1:], logs, steps, "reader=pocketsphinx", *prompts]
+    if words[1] == "evaluate.py":
+        return [*words[1:], logs, "bootstrap=10"]
+    if words[1] == "-m":
+        return [*words[1:], f"data.root={work / 'data/pocket_speech'}", "data.prompts=24", "data.verify=2"]
+    corpus, latents = work / "data/pocket_speech", work / "data/latents/lora"
+    lora = ["data.train.voices=[slt,rms]", f"data.train.root={corpus}", f"data.valid.root={corpus}",
+            f"data.train.latents={latents}_train", f"data.valid.latents={latents}_valid"]
+    return [*words[1:], logs, data, "steps=2", "export=null", "data.batch_size=2", "trainer.validate_every=1000",
+            "data.valid=null", *([] if "lora" not in command else lora[:2] + lora[3:4])]
+
+
+def first_pair(work: Path) -> Path:
+    """The README's file of pairs, cut after its first pair."""
+    path = work / "pair.csv"
+    path.write_text("".join((ROOT / "prompts/test_5x5.csv").read_text().splitlines(keepends=True)[:2]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+def test_the_readme_has_its_ten() -> None:
+    assert len(COMMANDS) == 13
+    for number in range(1, 11):
+        assert f"# {number}. " in README
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_make_knows(command: str) -> None:
+    done = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_commands(work: Path) -> None:
+    """In the README's order: training needs the corpus that the command before it built."""
+    for command in (c for c in COMMANDS if not c.startswith("make")):
+        building = "images_that_speak.data" in command or "train.py" in command
+        if building and not shutil.which("flite"):
+            continue
+        done = subprocess.run([sys.executable, *shortened(command, work)], cwd=ROOT, capture_output=True,
+                              text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    runs = list((work / "logs/generate").glob("*/result.json"))
+    assert runs
+
+
+def test_files_that_it_names_are_there() -> None:
+    for name in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / name).exists(), name
