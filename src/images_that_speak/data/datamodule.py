@@ -163,10 +163,10 @@ class BatchDataset(Dataset):
 
     def __getitems__(self, keys: Sequence[int]) -> dict[str, Tensor]:
         self.setup()
-        keys = np.asarray(keys, np.int64)
-        name, values = self.images(keys)
+        numbers = np.asarray(keys, np.int64)
+        name, values = self.images(numbers)
         return {name: torch.from_numpy(values),
-                **{key: torch.from_numpy(value) for key, value in self.conditions(keys).items()}}
+                **{key: torch.from_numpy(value) for key, value in self.conditions(numbers).items()}}
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
         """One sample, without the batch dimension."""

@@ -61,9 +61,10 @@ class DurationModel(nn.Module):
         self.phone = nn.Embedding(len(PHONES), width)
         self.voice = nn.Embedding(len(self.voices) + 1, width)
         self.blocks = nn.ModuleList(_Block(width, kernel, dropout) for _ in range(layers))
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
-        nn.init.zeros_(self.out[1].weight)
-        nn.init.zeros_(self.out[1].bias)
+        last = nn.Linear(width, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.out = nn.Sequential(nn.LayerNorm(width), last)
 
     def forward(self, phones: Tensor, mask: Tensor, voice: Tensor) -> Tensor:
         """phones (B, L) ids, mask (B, L) bool, voice (B,) from 1 → (B, L) ln seconds."""

@@ -90,7 +90,7 @@ class LetterToSound:
         """Write config.json and model.safetensors."""
         from safetensors.numpy import save_file
 
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for n, (keys, logp, backoff) in enumerate(self.tables, 1):
             # Sorted keys are close together, so their differences need fewer bytes than they do.
             gaps = np.diff(keys, prepend=0)
@@ -272,7 +272,8 @@ def _kneser_ney(rows: Sequence[Sequence[int]], order: int) -> list[tuple[np.ndar
 def _pruned(tables: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
             threshold: float) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Leave out n-grams (n ≥ 3) that backing off predicts within `threshold` nats and no longer one needs."""
-    kept, needed = [], np.zeros(0, np.int64)
+    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    needed = np.zeros(0, np.int64)
     for n in range(len(tables), 0, -1):
         grams, logp, backoff = tables[n - 1]
         keep = np.ones(len(grams), bool)
