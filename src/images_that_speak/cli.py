@@ -58,7 +58,7 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
     def job(cfg: Any) -> Any:
         return run_task(cfg, task, target)
 
-    hydra.main(version_base="1.3", config_path=str(config.CONFIGS), config_name=task)(job)()
+    hydra.main(**config.VERSION, config_path=str(config.CONFIGS), config_name=task)(job)()
 
 
 def run_task(cfg: Any, task: str, target: str) -> Any:

@@ -27,6 +27,9 @@ from .validate import problems
 
 CONFIGS = ROOT / "configs"
 
+# Hydra 1.3 behaves as 1.1 unless told otherwise; 1.4 does not want to be told.
+VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
+
 # What a configuration may build: this package and the libraries it stands on.
 ALLOWED = ("images_that_speak", "torch", "torchaudio", "torchdata", "torchvision", "lightning", "diffusers",
            "transformers", "peft", "open_clip")
@@ -37,10 +40,12 @@ REFUSED = ("torch.hub", "torch.load", "torch.package", "torch.serialization", "t
 FREE_TEXT = ("image_prompt", "audio_prompt")
 
 schema.register()
-OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+# OmegaConf 2.4, which comes with Hydra 1.4, has given the function the name of one that 2.3 has retired.
+_renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+_register = OmegaConf.register_resolver if _renamed else OmegaConf.register_new_resolver
+_register("root", lambda: str(ROOT), replace=True)
 # The same sweep issued again has the same folder and the same W&B group.
-OmegaConf.register_new_resolver(
-    "sweep_id", lambda: content_hash(sys.argv[1:], 10), use_cache=True, replace=True)
+_register("sweep_id", lambda: content_hash(sys.argv[1:], 10), use_cache=True, replace=True)
 
 
 def compose(task: str, overrides: Iterable[str] = ()) -> DictConfig:
@@ -60,7 +65,7 @@ def _compose(task: str, overrides: Sequence[str]) -> DictConfig:
     state = GlobalHydra.instance()
     outer, state.hydra = state.hydra, None
     try:
-        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONFIGS), **VERSION):
             return hydra.compose(task, list(overrides))
     finally:
         GlobalHydra.instance().hydra = outer
