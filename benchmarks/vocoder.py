@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +81,14 @@ def main() -> None:
                                    "griffin_lim, 16 rounds": GriffinLim(iterations=16),
                                    **{path.name: load_vocoder(path) for path in options.vocoder}}
     untrained: dict[str, Callable[[], Vocoder]] = {
-        **{f"hifigan {name}": lambda name=name: HiFiGAN.variant(name, weight_norm=False) for name in VARIANTS},
+        **{f"hifigan {name}": partial(HiFiGAN.variant, name, weight_norm=False) for name in VARIANTS},
         "vocos": Vocos}
     picture = torch.randint(0, 200, (1, MEL.n_mels, MEL.frames), dtype=torch.uint8)
     base = seconds(trained["griffin_lim"], picture, options.repeats)
     print(f"{options.threads} threads; Griffin-Lim plays {MEL.seconds:.2f} s in {base:.2f} s\n"
           f"{'':24s}{'parameters':>12s}{'speed ÷ Griffin-Lim':>21s}{'× real time':>13s}")
-    for name, make in {**{name: lambda v=v: v for name, v in trained.items()}, **untrained}.items():
-        vocoder = make().eval()
+    for name in [*trained, *untrained]:
+        vocoder = trained[name] if name in trained else untrained[name]().eval()
         taken = base if name == "griffin_lim" else seconds(vocoder, picture, options.repeats)
         size = sum(p.numel() for p in vocoder.parameters())
         print(f"{name:24s}{size:12,d}{base / taken:21.2f}{MEL.seconds / taken:13.1f}", flush=True)

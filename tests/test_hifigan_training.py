@@ -104,7 +104,7 @@ def run(corpus: Path, folder: Path, steps: int, die: int | None = None) -> tuple
     return model, runner
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Using ModelCheckpoint with manual")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_killed_run_goes_on_bit_for_bit(corpus: Path, tmp_path: Path) -> None:
     code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
             "from pathlib import Path; import test_hifigan_training as t\n"

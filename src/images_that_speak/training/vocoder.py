@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -75,6 +76,10 @@ class VocoderTraining(L.LightningModule):
         # Steps of the published checkpoint that this training goes on from.
         self.register_buffer("steps_before", torch.tensor(0))
         self._optimisers_before: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    def on_fit_start(self) -> None:
+        # It advises to store the weights from before the step, which would not resume exactly.
+        warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
 
     def judge(self, wave: Tensor) -> Judged:
         return self.mpd(wave) + self.msd(wave)
