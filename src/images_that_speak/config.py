@@ -42,7 +42,7 @@ FREE_TEXT = ("image_prompt", "audio_prompt")
 schema.register()
 # OmegaConf 2.4, which comes with Hydra 1.4, has given the function the name of one that 2.3 has retired.
 _renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
-_register = OmegaConf.register_resolver if _renamed else OmegaConf.register_new_resolver
+_register: Any = OmegaConf.register_resolver if _renamed else OmegaConf.register_new_resolver
 _register("root", lambda: str(ROOT), replace=True)
 # The same sweep issued again has the same folder and the same W&B group.
 _register("sweep_id", lambda: content_hash(sys.argv[1:], 10), use_cache=True, replace=True)

@@ -69,8 +69,8 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
 def _strangers(cfg: DictConfig, schema: Any, prefix: str = "") -> list[str]:
     """Keys that no code reads: `+key=value` gets past the types."""
     known = {field.name: field.default_factory for field in fields(schema)}
-    found = [f"+{prefix}{key}: unknown key {prefix + str(key)!r}.{nearest(str(key), known)}"
-             for key in cfg if key not in known]
+    found = [f"+{prefix}{key}: unknown key {prefix + key!r}.{nearest(key, known)}"
+             for key in map(str, cfg) if key not in known]
     for name, kind in known.items():
         if is_dataclass(kind) and OmegaConf.is_dict(cfg.get(name)):
             found += _strangers(cfg[name], kind, f"{prefix}{name}.")
