@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -220,13 +219,7 @@ def load_readers(section: Any, device: str = "cpu", see: bool = True) -> Readers
     def build(part: Mapping[str, Any] | None) -> Any:
         if part is None:
             return None
-        try:
-            return instantiate({**part, "device": _device(device)} if "device" in part else dict(part))
-        except InstantiationException as error:
-            # Hydra wraps what a constructor raises; the user is to read the one line inside.
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
+        return instantiate({**part, "device": _device(device)} if "device" in part else dict(part))
 
     return Readers(build(section["speech"]), build(section.get("picture")) if see else None, source)
 

@@ -74,8 +74,9 @@ class PocketsphinxReader:
     The grammar is a loop: every word with probability 1/V, and a loop of single phones with probability
     `garbage` in all, which soaks up sound that is no word; besides, silence and noise fillers. Words of the
     phone loop are left out of what was heard. The search over a lattice that pocketsphinx runs afterwards is
-    off: it adds nothing to a loop without a language model and takes minutes on noise. What remains costs a
-    bounded number of states a frame (`max_states`), about 0.4 s for a 10.24 s clip, noise or not.
+    off: a loop has no language model for it to bring in, and its time grows with the number of guesses. What
+    remains costs a bounded number of states a frame (`max_states`): about half a second of one core for a
+    10.24 s clip, noise or not.
 
     Args:
         words: the vocabulary, or the name or path of a word list (one word a line). Pronunciations come from
@@ -102,7 +103,7 @@ class PocketsphinxReader:
         words: Sequence[str] | str = "pocket_words.txt",
         *,
         insertion: float = 1e-2,
-        garbage: float = 0.0,
+        garbage: float = 0.1,
         silence: float = 0.005,
         noise: float = 1e-8,
         language_weight: float = 6.5,
@@ -264,7 +265,7 @@ class WhisperReader:
             raise UserError(f"reader.speech.dtype={dtype!r}: expected float32, float16 or bfloat16")
         try:
             self.processor = WhisperProcessor.from_pretrained(model, local_files_only=offline)
-            self.model = WhisperForConditionalGeneration.from_pretrained(
+            self.model: Any = WhisperForConditionalGeneration.from_pretrained(
                 model, dtype=getattr(torch, dtype), local_files_only=offline)
         # Everything a missing, truncated or foreign folder makes these libraries raise.
         except Exception as error:
