@@ -83,7 +83,7 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
 
             result |= read_back(folders, cfg.reader, device=cfg.device)
         show(folders)
-        print(f"run folder: {run.dir}")
+        print(f"run folder: {min(str(run.dir), os.path.relpath(run.dir), key=len)}")
         return run.finish(result)
 
 
@@ -181,7 +181,8 @@ def show(folders: Sequence[Path]) -> None:
         found = read_json(folder / "sample.json")
         scores = found["scores"]
         rows.append({**found, **{key: scores.get(key) for key in ("heard", "wer", "clip")},
-                     "path": min(str(folder), os.path.relpath(folder), key=len)})
+                     # Whole paths of many samples would be cut to the terminal; the run folder is told below.
+                     "path": f"{folder.parent.name}/{folder.name}"})
     print_table(rows, {"image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
                        "wer": "WER", "clip": "CLIP", "path": "sample"})
 
