@@ -53,19 +53,20 @@ def start(run: Run, project: str, entity: str | None = None, mode: str = "auto",
     """
     import wandb
 
+    where: Any = mode
     if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+        where = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     settings: dict[str, Any] = dict(
         project=project, entity=entity, name=run.name, id=run.wandb_id, resume="allow", dir=str(run.dir),
         group=Path(HydraConfig.get().sweep.dir).name if multirun else None, job_type=run.task,
         tags=tags, notes=notes, config=OmegaConf.to_container(run.cfg, resolve=True), reinit="create_new",
-        settings=wandb.Settings(quiet=True, console="off", x_disable_stats=mode == "offline"))
+        settings=wandb.Settings(quiet=True, console="off", x_disable_stats=where == "offline"))
     _keep_inside(run.dir / "wandb")
     try:
-        started = wandb.init(mode=mode, **settings)
+        started = wandb.init(mode=where, **settings)
     except Exception as error:
-        if mode != "online":
+        if where != "online":
             raise
         log.warning("W&B cannot be reached (%s): logging offline; `wandb sync %s` sends it later", error,
                     run.dir / "wandb")
