@@ -39,6 +39,8 @@ class Vocos(Vocoder):
     """
 
     architecture = "vocos"
+    inverse: Tensor  # (win/2+1, n_mels)
+    window: Tensor
 
     def __init__(self, dim: int = 192, layers: int = 6, expansion: int = 3):
         super().__init__()
@@ -55,7 +57,7 @@ class Vocos(Vocoder):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
         # The mel's FFT is the window zero-padded to n_fft, so every n_fft/win-th bin is one of the head's.
         inverse = inverse_filters(spec)[:: spec.n_fft // spec.win].clone()
-        self.register_buffer("inverse", inverse, persistent=False)  # (win/2+1, n_mels)
+        self.register_buffer("inverse", inverse, persistent=False)
         self.register_buffer("window", torch.hann_window(spec.win), persistent=False)
 
     def forward(self, logmel: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class VocoderTraining(L.LightningModule):
         max_steps: of the run; the published schedule does not depend on it.
     """
 
+    steps_before: Tensor  # of the published checkpoint that this training goes on from
+
     def __init__(self, architecture: str = "hifigan", generator: dict[str, Any] | None = None,
                  periods: Sequence[int] = (2, 3, 5, 7, 11), scales: int = 3, discriminator_width: float = 1.0,
                  lr: float = 2e-4, betas: tuple[float, float] = (0.8, 0.99), decay: float = 0.999,
@@ -73,7 +75,6 @@ class VocoderTraining(L.LightningModule):
         self.mpd = MultiPeriodDiscriminator(periods, discriminator_width)
         self.msd = MultiScaleDiscriminator(scales, discriminator_width)
         self.analysis = LogMel()
-        # Steps of the published checkpoint that this training goes on from.
         self.register_buffer("steps_before", torch.tensor(0))
         self._optimisers_before: tuple[dict[str, Any], dict[str, Any]] | None = None
 
@@ -128,7 +129,7 @@ class VocoderTraining(L.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.hparams["clip"] is not None:
-            self.clip_gradients(optimizer, self.hparams["clip"], "norm")
+            self.clip_gradients(optimizer.optimizer, self.hparams["clip"], "norm")
         optimizer.step()
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
@@ -138,7 +139,7 @@ class VocoderTraining(L.LightningModule):
                        "valid/stft_convergence": convergence, "valid/stft_log": logarithm},
                       batch_size=len(made))
 
-    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Any]]:
+    def configure_optimizers(self) -> tuple[list[torch.optim.AdamW], list[Any]]:
         settings = {"lr": self.hparams["lr"], "betas": tuple(self.hparams["betas"])}
         # The published order of the discriminators: an optimiser's state is stored by position.
         optimizers = [torch.optim.AdamW(self.generator.parameters(), **settings),
@@ -160,7 +161,7 @@ class VocoderTraining(L.LightningModule):
         if not isinstance(self.generator, HiFiGAN):
             raise UserError(f"{folder}: the published layout holds HiFi-GAN (expected architecture=hifigan)")
         steps = int(self.steps_before) + self.global_step
-        states = [optimizer.optimizer.state_dict() for optimizer in self.optimizers()]  # type: ignore[attr-defined]
+        states = [optimizer.state_dict() for optimizer in self.trainer.optimizers]
         save_published(self.generator, folder, steps)
         content = {"mpd": old_names(self.mpd.state_dict()), "msd": old_names(self.msd.state_dict()),
                    "optim_g": states[0], "optim_d": states[1], "steps": steps,
