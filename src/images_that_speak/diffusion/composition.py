@@ -228,7 +228,8 @@ class _Masked:
     def _mask(self, moment: Moment, like: Tensor) -> Tensor:
         if moment.activity is None:
             raise UserError(NO_PHONES.format(type(self).__name__))
-        return speech_mask(moment.activity.to(like), *like.shape[-2:], self.edge, self.speech_ceiling_hz)
+        height, width = like.shape[-2:]
+        return speech_mask(moment.activity.to(like), height, width, self.edge, self.speech_ceiling_hz)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import read_json, write_json
-from ..networks.autoencoder import decode, encode, patch_size
+from ..networks.autoencoder import autoencoder_class, decode, downsampling, encode
 from ..networks.condition import Condition
 from ..resources import weights_dir
 from ..speech.alignment import frame_phones, speech_activity
@@ -90,7 +90,7 @@ def write_card(folder: str | Path, *, voices: Sequence[str] | None = None,
         voices: in the order of their numbers; None takes the duration model's.
         prediction_type: by branch; None is v-prediction for both.
     """
-    from diffusers import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     folder = Path(folder)
     if voices is None:
@@ -237,7 +237,7 @@ def _latents(vae: Path) -> tuple[tuple[int, int, int], tuple[float, ...], tuple[
     config = read_json(where)
     try:
         channels = int(config["latent_channels"])
-        down = patch_size(int(config["in_channels"])) * 2 ** (len(config["block_out_channels"]) - 1)
+        down = downsampling(config)
         mean = tuple(config.get("latents_mean") or [config.get("shift_factor") or 0.0])
         std = tuple(config.get("latents_std") or [1 / config.get("scaling_factor", 0.18215)])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -316,7 +316,7 @@ class Family:
     layout: Layout
     device: torch.device
     predictors: dict[str, Predictor] = field(default_factory=dict)
-    conditioners: dict[str, nn.Module] = field(default_factory=dict)
+    conditioners: dict[str, Any] = field(default_factory=dict)
     vae: Any = None
     vocoder: Any = None
 
@@ -346,10 +346,8 @@ class Family:
             if branch in parts:
                 family._load_branch(branch, DTYPES[dtype])
         if "vae" in parts:
-            from diffusers import AutoencoderKL
-
             precision = DTYPES[dtype] if family.device.type == "cuda" else torch.float32
-            family.vae = load_model(AutoencoderKL, layout.vae, precision).to(family.device)
+            family.vae = load_model(autoencoder_class(layout.vae), layout.vae, precision).to(family.device)
         if "vocoder" in parts:
             from ..audio.vocoder import load_vocoder
 

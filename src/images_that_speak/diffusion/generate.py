@@ -97,7 +97,7 @@ def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
     starts = {"image": float(guidance.image_start), "speech": float(guidance.audio_start)}
     if len(compose.branches) > 1:
         check_starts(starts)
-    scheduler = OmegaConf.to_container(cfg.scheduler, resolve=True)
+    scheduler: Any = OmegaConf.to_container(cfg.scheduler, resolve=True)
     set_steps(make_scheduler(schedule=layout.schedule, **scheduler), cfg.steps)
     autocast = cfg.precision.autocast
     return Settings(compose, {"image": float(guidance.image_scale), "speech": float(guidance.audio_scale)},
