@@ -1,23 +1,129 @@
-"""Pictures into and out of an AutoencoderKL, whatever number of channels it takes.
+"""Pictures into and out of an autoencoder, and the pocket family's own.
 
-The pocket autoencoder takes 4 × 4 patches as 16 channels: on a CPU the full-resolution levels of an
-autoencoder cost most of its time, and a convolution has to learn there what rearranging pixels does for
-nothing. Stable Diffusion's takes three equal channels, and the mean of its three is the picture.
+An `AutoencoderKL` may take one channel, three equal ones (Stable Diffusion's; the mean of its three is the
+picture), or patches of p × p pixels as p² channels.
+
+`PatchAutoencoder` is the pocket family's: the Karhunen–Loève transform of 16 × 16 patches, cut after 16
+coefficients, and a small network that mends what the cut took. Half an hour of two CPU cores trains an
+AutoencoderKL of this size to a word error rate of 42 % (docs/results.md); the transform is computed in
+seconds, loses a few points, and is linear: a mixture of latents is the mixture of the pictures.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from diffusers import AutoencoderKL
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from torch import Tensor
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+import torch
+from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pixel_shuffle, pixel_unshuffle
+
+from ..files import read_json
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(gelu(conv(gelu(norm x)))), (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(), nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class PatchAutoencoder(ModelMixin, ConfigMixin):
+    """z = B (x − m) for every patch x of `patch`² pixels; back by Bᵀ z + m and a learnt correction.
+
+    B holds the first `latent_channels` eigenvectors of the patches' covariance: of all linear codes of that
+    size the one with the least squared error (Karhunen 1947, Loève 1948). It has AutoencoderKL's interface;
+    its posterior has no variance. The correction sees the whole picture as 4 × 4 patches, so that it can mend
+    the borders between patches; it starts at zero.
+
+    Args:
+        width: channels of the correction; 0 leaves it out. layers: its residual blocks.
+        latents_mean, latents_std: per channel; diffusion works on (z − mean)/std.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, patch: int = 16, latent_channels: int = 16, width: int = 48, layers: int = 4,
+                 latents_mean: list[float] | None = None, latents_std: list[float] | None = None,
+                 in_channels: int = 1, out_channels: int = 1):
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(patch**2), requires_grad=False)
+        self.basis = nn.Parameter(torch.eye(latent_channels, patch**2), requires_grad=False)
+        self.correction = None
+        if width:
+            self.correction = nn.Sequential(
+                nn.Conv2d(16, width, 3, padding=1), *(ResidualBlock(width) for _ in range(layers)),
+                nn.Conv2d(width, 16, 3, padding=1))
+            nn.init.zeros_(self.correction[-1].weight)
+            nn.init.zeros_(self.correction[-1].bias)
+
+    def encode(self, x: Tensor) -> AutoencoderKLOutput:
+        """(B, 1, H, W) in [-1, 1] → .latent_dist over (B, C, H / patch, W / patch)."""
+        patches = pixel_unshuffle(x, self.config.patch) - self.mean[:, None, None]
+        z = conv2d(patches, self.basis[:, :, None, None])
+        moments = torch.cat([z, torch.full_like(z, -30.0)], dim=1)
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(moments, deterministic=True))
+
+    def decode(self, z: Tensor) -> DecoderOutput:
+        """(B, C, h, w) → .sample (B, 1, h · patch, w · patch), about [-1, 1]."""
+        patches = conv2d(z, self.basis.T[:, :, None, None]) + self.mean[:, None, None]
+        x = pixel_shuffle(patches, self.config.patch)
+        if self.correction is not None:
+            x = x + pixel_shuffle(self.correction(pixel_unshuffle(x, 4)), 4)
+        return DecoderOutput(sample=x)
+
+    forward = encode
+
+    @torch.no_grad()
+    def fit(self, pictures: Tensor) -> float:
+        """Set mean and basis from (N, 1, H, W) pictures in [-1, 1]; return the share of variance kept."""
+        patches = pixel_unshuffle(pictures, self.config.patch).transpose(0, 1).flatten(1).double()
+        mean = patches.mean(1)
+        values, vectors = torch.linalg.eigh(torch.cov(patches))
+        kept = self.config.latent_channels
+        self.mean.copy_(mean)
+        basis = vectors.flip(1)[:, :kept].T
+        # An eigenvector's sign is arbitrary: fixed, that the same data give the same latents everywhere.
+        self.basis.copy_(basis * basis.sum(1, keepdim=True).sign())
+        z = self.encode(pictures).latent_dist.mean
+        self.register_to_config(latents_mean=z.mean((0, 2, 3)).tolist(), latents_std=z.std((0, 2, 3)).tolist())
+        return float(values.flip(0)[:kept].sum() / values.sum())
+
+
+def autoencoder_class(folder: str | Path) -> type[AutoencoderKL] | type[PatchAutoencoder]:
+    """The class that the config of an autoencoder's folder names."""
+    name = read_json(Path(folder) / "config.json").get("_class_name")
+    return PatchAutoencoder if name == "PatchAutoencoder" else AutoencoderKL
+
+
+def load_autoencoder(folder: str | Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL | PatchAutoencoder:
+    """The autoencoder of a folder."""
+    return autoencoder_class(folder).from_pretrained(folder, torch_dtype=dtype)
+
+
+def downsampling(config: Mapping[str, Any]) -> int:
+    """Pixels a latent cell is wide, from an autoencoder's config. Raises KeyError when it is none."""
+    if "patch" in config:
+        return int(config["patch"])
+    return patch_size(int(config["in_channels"])) * 2 ** (len(config["block_out_channels"]) - 1)
 
 
 def pocket_autoencoder(channels: tuple[int, ...] = (64, 96, 128), latent_channels: int = 16,
                        patch: int = 4) -> AutoencoderKL:
-    """A small AutoencoderKL on `patch` × `patch` patches of one gray channel, without attention.
+    """A small, untrained AutoencoderKL on `patch` × `patch` patches of one gray channel, without attention.
 
     It is patch · 2^(levels − 1) times down.
     """

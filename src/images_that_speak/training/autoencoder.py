@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from ..networks.autoencoder import decode, encode, pocket_autoencoder
+from ..networks.autoencoder import decode, encode, load_autoencoder, pocket_autoencoder
 from .export import save_half
 from .schedule import adamw
 
@@ -29,18 +29,37 @@ class AutoencoderTraining(L.LightningModule):
     so that what the diffusion models get slightly wrong still decodes.
 
     A batch is {"picture": (B, 1, H, W) in [0, 1]}.
+
+    Args:
+        pretrained: folder of an autoencoder whose decoder alone is trained further; its encoder stays, and
+            with it every cached latent and every model trained on latents.
+        latent_noise: noise added to latents before decoding, in standard deviations of each channel, that
+            the decoder bears what diffusion gets slightly wrong (with `pretrained` only).
     """
 
     def __init__(self, channels: tuple[int, ...] = (64, 96, 128), latent_channels: int = 16,
-                 patch: int = 4, lr: float = 1e-3, warmup: int = 50, max_steps: int = 2000, kl_weight: float = 1e-6,
-                 edge_weight: float = 0.5):
+                 patch: int = 4, lr: float = 1e-3, warmup: int = 50, max_steps: int = 2000,
+                 kl_weight: float = 1e-6, edge_weight: float = 0.5, pretrained: str | None = None,
+                 latent_noise: float = 0.0):
         super().__init__()
         self.save_hyperparameters()
-        self.vae = pocket_autoencoder(channels, latent_channels, patch)
+        self.vae = (pocket_autoencoder(channels, latent_channels, patch) if pretrained is None
+                    else load_autoencoder(pretrained))
+        self.decoder_only = pretrained is not None
+        if self.decoder_only:
+            # What was encoded with it, and what was trained on that, stays valid.
+            for name, part in self.vae.named_children():
+                if name in ("encoder", "quant_conv"):
+                    part.requires_grad_(False)
 
     def losses(self, picture: Tensor) -> dict[str, Tensor]:
-        posterior = encode(self.vae, picture)
-        decoded = decode(self.vae, posterior.sample())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.decoder_only):
+            posterior = encode(self.vae, picture)
+            latent = posterior.sample()
+        if self.hparams["latent_noise"]:
+            std = torch.tensor(self.vae.config.latents_std, device=latent.device)[:, None, None]
+            latent = latent + self.hparams["latent_noise"] * std * torch.randn_like(latent)
+        decoded = decode(self.vae, latent)
         edge = sum(l1_loss(a, b) for a, b in zip(edges(decoded), edges(picture), strict=True))
         mean, variance = posterior.mean.float(), posterior.var.float()
         return {"l1": l1_loss(decoded, picture), "edge": edge,
@@ -62,7 +81,7 @@ class AutoencoderTraining(L.LightningModule):
                       batch_size=len(batch["picture"]))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return adamw(self.parameters(), lr=self.hparams["lr"], warmup=self.hparams["warmup"],
+        return adamw([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"], warmup=self.hparams["warmup"],
                      total=self.hparams["max_steps"], weight_decay=1e-3)
 
     @torch.no_grad()
@@ -79,6 +98,7 @@ class AutoencoderTraining(L.LightningModule):
         Its config carries `latents_mean` and `latents_std`, measured on `batches`: diffusion works on
         (z − mean)/std, so that every channel has variance 1.
         """
-        mean, std = self.measure_latents(batches)
-        self.vae.register_to_config(latents_mean=mean, latents_std=std)
+        if not self.decoder_only:
+            mean, std = self.measure_latents(batches)
+            self.vae.register_to_config(latents_mean=mean, latents_std=std)
         save_half(self.vae, folder / "vae")

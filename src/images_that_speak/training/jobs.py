@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..config import instantiate
 from ..runs import Run
 
 
@@ -17,6 +18,22 @@ def tokenizer(cfg: DictConfig, run: Run) -> dict[str, Any]:
 
     built = build_tokenizer(run.dir / "weights" / "tokenizer", cfg.model.vocab_size)
     return {"tokens": len(built)}
+
+
+def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Compute the patch autoencoder's transform from crops; its correction is trained afterwards."""
+    import torch
+
+    from ..networks.autoencoder import PatchAutoencoder
+    from .export import save_half
+
+    torch.manual_seed(cfg.seed)
+    options = {k: v for k, v in OmegaConf.to_container(cfg.model, resolve=True).items() if k != "job"}
+    vae = PatchAutoencoder(**options)
+    pictures = torch.cat([batch["picture"] for batch in instantiate(cfg.data)])
+    kept = vae.fit(pictures * 2 - 1)
+    save_half(vae, run.dir / "weights" / "vae")
+    return {"variance_kept": kept, "crops": len(pictures)}
 
 
 def durations(cfg: DictConfig, run: Run) -> dict[str, Any]:

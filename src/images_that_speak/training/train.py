@@ -9,13 +9,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from diffusers import AutoencoderKL
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate, locate
 from ..data.datamodule import PictureData
 from ..data.latents import cache_latents
 from ..errors import UserError
+from ..networks.autoencoder import load_autoencoder
 from ..runs import Run, open_run
 from ..runs.metrics import MetricsJsonl
 from .export import replace_folder
@@ -82,7 +82,7 @@ def prepare_latents(data: PictureData, bf16: bool = False) -> None:
         if not (folder / "config.json").exists():
             raise UserError(f"data: autoencoder {folder}: no such folder (train it first: "
                             "python train.py experiment=pocket/autoencoder)")
-        vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+        vae = load_autoencoder(folder)
         latents, dataset.latents = dataset.latents, None
         dataset.setup()
         dataset.latents, dataset.ready = latents, False
