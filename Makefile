@@ -45,8 +45,10 @@ check: setup
 # The embedded family from nothing: each step is a command of its own and goes on where it stopped.
 pocket: setup
 	$(BIN)/python -m images_that_speak.data
+	$(BIN)/python -m images_that_speak.speech.letters
 	$(BIN)/python train.py experiment=pocket/tokenizer
 	$(BIN)/python train.py experiment=pocket/autoencoder
+	$(BIN)/python train.py experiment=pocket/decoder
 	$(BIN)/python train.py experiment=pocket/durations
 	$(BIN)/python train.py experiment=pocket/speech
 	$(BIN)/python train.py experiment=pocket/image

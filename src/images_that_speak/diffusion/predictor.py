@@ -28,14 +28,16 @@ class NoiseSchedule:
     def __init__(self, steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012):
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         self.alphas_cumprod = (1 - betas).cumprod(0)
+        # Rounded to float32 only now: not every device knows float64.
+        self.alpha, self.sigma = self.alphas_cumprod.sqrt().float(), (1 - self.alphas_cumprod).sqrt().float()
         self.steps = steps
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Timesteps (B,) → α, σ of shape (B, 1, …), in float32 on the device of `like`."""
-        cumulative = self.alphas_cumprod.to(t.device)[t.long()]
         shape = (-1,) + (1,) * (like.ndim - 1)
-        return (cumulative.sqrt().float().view(shape).to(like.device),
-                (1 - cumulative).sqrt().float().view(shape).to(like.device))
+        alpha, sigma = (table.to(like.device)[t.to(like.device).long()].view(shape)
+                        for table in (self.alpha, self.sigma))
+        return alpha, sigma
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t of clean latents (B, …)."""
@@ -53,8 +55,8 @@ class NoiseSchedule:
 
     def snr(self, t: Tensor) -> Tensor:
         """α²/σ² of timesteps (B,)."""
-        cumulative = self.alphas_cumprod.to(t.device)[t.long()].float()
-        return cumulative / (1 - cumulative)
+        alpha, sigma = self.coefficients(t, t)
+        return (alpha / sigma) ** 2
 
 
 @dataclass
