@@ -24,9 +24,14 @@ IN_MEMORY = 1 << 30  # bytes up to which a cache is read into memory
 
 
 def autoencoder_hash(vae: nn.Module) -> str:
-    """Identity of an autoencoder's weights, the same in float32 as after saving and loading in fp16."""
+    """Identity of what makes an autoencoder's latents, the same in float32 as after saving and loading in fp16.
+
+    The decoder does not count: it may be trained further without a latent changing.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(vae.state_dict().items()):
+        if name.startswith(("decoder.", "post_quant_conv.", "correction.")):
+            continue
         digest.update(name.encode())
         digest.update(value.detach().cpu().to(torch.float16).contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]

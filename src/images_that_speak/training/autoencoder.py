@@ -61,13 +61,15 @@ class AutoencoderTraining(L.LightningModule):
             latent = latent + self.hparams["latent_noise"] * std * torch.randn_like(latent)
         decoded = decode(self.vae, latent)
         edge = sum(l1_loss(a, b) for a, b in zip(edges(decoded), edges(picture), strict=True))
-        mean, variance = posterior.mean.float(), posterior.var.float()
-        return {"l1": l1_loss(decoded, picture), "edge": edge,
-                "kl": 0.5 * (mean**2 + variance - 1 - variance.log()).mean()}
+        losses = {"l1": l1_loss(decoded, picture), "edge": edge}
+        if not self.decoder_only:
+            mean, variance = posterior.mean.float(), posterior.var.float()
+            losses["kl"] = 0.5 * (mean**2 + variance - 1 - variance.log()).mean()
+        return losses
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        return (losses["l1"] + self.hparams["edge_weight"] * losses["edge"]
-                + self.hparams["kl_weight"] * losses["kl"])
+        weights = {"l1": 1.0, "edge": self.hparams["edge_weight"], "kl": self.hparams["kl_weight"]}
+        return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         losses = self.losses(batch["picture"])
