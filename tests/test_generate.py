@@ -108,6 +108,34 @@ def test_a_run_folder_holds_samples_that_say_what_they_are(make, tmp_path):
         assert read_wave(folder / "speech.wav").shape == (163840,)
 
 
+def test_words_are_spread_on_demand(make, tmp_path):
+    """phonemes=spread puts half a second between words; the record shows it, and it is another run."""
+    for choice in ("natural", "spread"):
+        generate(make(f"phonemes={choice}", "steps=1"))
+    runs = list((tmp_path / "generate").iterdir())
+    assert len(runs) == 2
+    found = {}
+    for run in runs:
+        record = json.loads(next(run.glob("samples/*/sample.json")).read_text())
+        found[record["settings"]["phonemes"]["pause"]] = record["phones"]
+    said = "hh ae p iy m y uw z ih k".split()
+    assert [symbol for symbol, _, _ in found[0.0]] == said
+    assert [symbol for symbol, _, _ in found[0.5]] == [*said[:4], "pau", *said[4:]]
+    _, begin, end = found[0.5][4]
+    assert end - begin == pytest.approx(0.5, abs=2e-4)
+    # Both lie in the middle of the picture.
+    for phones in found.values():
+        assert phones[0][1] + phones[-1][2] == pytest.approx(10.24, abs=2e-4)
+
+
+def test_speech_begins_and_runs_as_told(make):
+    cfg = make("phonemes.start=1.5", "phonemes.rate=2")
+    layout = config.instantiate(cfg.family)
+    slow, fast = plan(make(), layout)[0].phones, plan(cfg, layout)[0].phones
+    assert fast[0].start == 1.5
+    assert fast[-1].end - fast[0].start == pytest.approx((slow[-1].end - slow[0].start) / 2)
+
+
 def test_the_sound_is_that_of_the_8_bit_picture(make, tmp_path, pocket):
     generate(make())
     folder = next((tmp_path / "generate").glob("*/samples/*"))
@@ -196,6 +224,12 @@ def test_published_settings_come_with_the_composition(make):
     (["audio_prompt='こんにちは'"], "audio_prompt"),
     (["voice=slr"], "voice='slr'.*Did you mean 'slt'"),
     (["composition.edge=-1"], "composition.edge=-1"),
+    (["phonemes.pause=-0.1"], "phonemes.pause=-0.1: expected seconds between words, 0 to 10.24"),
+    (["phonemes.rate=9"], "phonemes.rate=9"),
+    (["phonemes.start=center"], "phonemes.start=center.*Did you mean 'centre'"),
+    (["phonemes.start=10"], "start=10: the speech takes"),
+    (["+phonemes.paus=1"], "Did you mean 'pause'"),
+    (["family.lora=/nowhere"], "family.lora=/nowhere: holds no pytorch_lora_weights.safetensors"),
     (["scheduler.name=dmp"], "Did you mean 'dpm'"),
     (["family.timestep_spacing=trailling"], "Did you mean 'trailing'"),
 ])

@@ -34,6 +34,13 @@ class Guidance:
 
 
 @dataclass
+class Phonemes:
+    start: Any = MISSING
+    pause: float = MISSING
+    rate: float = MISSING
+
+
+@dataclass
 class Common:
     """What every task has. Sections typed Any are free: each choice of a group brings its own keys."""
 
@@ -55,6 +62,7 @@ class Generate(Common):
     device: str = MISSING
     guidance: Guidance = field(default_factory=Guidance)
     precision: Precision = field(default_factory=Precision)
+    phonemes: Phonemes = field(default_factory=Phonemes)
     family: Any = None
     scheduler: Any = None
     composition: Any = None

@@ -17,6 +17,8 @@ from .errors import UserError, nearest
 from .prompts import COLUMNS, read_pairs
 from .schema import SCHEMAS
 
+SECONDS = 10.24  # of a picture; audio.mel, which knows it, imports torch
+
 # Key: least, greatest (both allowed) and what they are.
 RANGES: dict[str, tuple[float, float, str]] = {
     "guidance.audio_weight": (0, 1, "the share of the speech branch, 0 to 1"),
@@ -24,11 +26,14 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "guidance.audio_start": (0, 1, "a fraction of the schedule, 0 to 1"),
     "guidance.image_scale": (0, 100, "0 to 100"),
     "guidance.audio_scale": (0, 100, "0 to 100"),
+    "phonemes.pause": (0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
+    "phonemes.rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
     "num_samples": (1, 100_000, "a whole number of at least 1"),
     "batch_size": (1, 4096, "a whole number of at least 1"),
     "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
     "bootstrap": (0, 1_000_000, "a whole number of at least 0"),
 }
+LORA_FILE = "pytorch_lora_weights.safetensors"
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
          "train": (1, 100_000_000, "a whole number of at least 1")}
 CHOICES = {
@@ -100,6 +105,11 @@ def _generate(cfg: DictConfig, found: list[str]) -> None:
     if all(isinstance(start, (int, float)) and not math.isnan(start) and start > 0 for start in starts):
         found.append(f"guidance.image_start={starts[0]} and guidance.audio_start={starts[1]}: one of them "
                      "must be 0, for nothing would act before the earlier one")
+    start = _select(cfg, "phonemes.start", found)
+    within = isinstance(start, (int, float)) and not isinstance(start, bool) and 0 <= start <= SECONDS
+    if start is not None and start != "centre" and not within:
+        found.append(f"phonemes.start={start}: expected centre, or seconds from 0 to {SECONDS}."
+                     f"{nearest(str(start), ['centre'])}")
     _family(cfg, found)
 
 
@@ -143,6 +153,10 @@ def _family(cfg: DictConfig, found: list[str]) -> None:
     if path is not None and not (Path(path) / "family.json").is_file():
         found.append(f"family.weights={path}: holds no family.json; expected a family's weights, as "
                      "`make pocket` writes them")
+    lora = _select(cfg, "family.lora", found)
+    if lora is not None and not (Path(lora) / LORA_FILE).is_file():
+        found.append(f"family.lora={lora}: holds no {LORA_FILE}; expected the folder weights of a run that "
+                     "trained a LoRA")
 
 
 def _speaks_phonemes(cfg: DictConfig) -> bool:

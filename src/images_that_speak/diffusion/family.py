@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..audio.mel import MEL
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 PARTS = ("image", "speech", "vae", "vocoder")
 SPACINGS = ("trailing", "leading", "linspace")
+LORA_FILE = "pytorch_lora_weights.safetensors"
+UNFROZEN_FILE = "unfrozen.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -40,7 +43,8 @@ class Layout:
 
     unet, text_encoder, tokenizer: folders by branch, "image" and "speech"; a speech branch that reads
         phonemes has no text encoder but an `adapter`.
-    lora: folder of `pytorch_lora_weights.safetensors` for the speech UNet.
+    lora: folder of `pytorch_lora_weights.safetensors` for the speech UNet, and beside it, where training
+        changed whole parameters too, `unfrozen.safetensors`.
     vocoder: folder, or "griffin_lim".
     prediction_type: by branch, what its UNet predicts.
     latent_shape: (C, H, W). mean, std: per channel or one for all, latent = (z − mean)/std.
@@ -118,9 +122,21 @@ def _template(template: str | None, where: object) -> str:
     return template
 
 
-def pocket_layout(weights: str | Path | None = None, *, template: str | None = None, name: str | None = None,
+def _lora(folder: str | Path | None) -> Path | None:
+    if folder is None:
+        return None
+    _there(Path(folder) / LORA_FILE, "the LoRA that family.lora names")
+    return Path(folder)
+
+
+def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None = None,
+                  template: str | None = None, name: str | None = None,
                   timestep_spacing: str = "trailing") -> Layout:
     """The layout of a family folder as `make pocket` writes it; None is the embedded one.
+
+    Args:
+        lora: folder of a LoRA for the speech UNet, as training exports it. Its `adapter/`, where there is
+            one, stands in for the family's: they were trained together.
 
     Raises UserError when a part is missing, or when the weights were made for another mel spec.
     """
@@ -142,6 +158,8 @@ def pocket_layout(weights: str | Path | None = None, *, template: str | None = N
     for part in ("vae", "scheduler", "image/unet", "image/text_encoder", "image/tokenizer", "speech/unet",
                  "speech/adapter", "speech/durations"):
         _there(root / part, told)
+    tuned = _lora(lora)
+    adapter = tuned / "adapter" if tuned and (tuned / "adapter").is_dir() else root / "speech/adapter"
     shape, mean, std = _latents(root / "vae")
     return Layout(
         name=name or str(card.get("name", root.name)),
@@ -149,7 +167,7 @@ def pocket_layout(weights: str | Path | None = None, *, template: str | None = N
         text_encoder={"image": root / "image/text_encoder"}, tokenizer={"image": root / "image/tokenizer"},
         vae=root / "vae", scheduler=root / "scheduler",
         vocoder=root / "vocoder" if (root / "vocoder").is_dir() else "griffin_lim", prediction_type=kinds,
-        latent_shape=shape, mean=mean, std=std, voices=voices, adapter=root / "speech/adapter",
+        latent_shape=shape, mean=mean, std=std, voices=voices, adapter=adapter, lora=tuned,
         durations=root / "speech/durations", template=_template(template or card.get("template"), where),
         schedule=_schedule(root / "scheduler", timestep_spacing))
 
@@ -209,8 +227,7 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
                  for branch, root in roots.items()}
     if adapter is not None and durations is None:
         raise UserError("family.durations=null: a phoneme adapter needs a duration model's folder")
-    if lora is not None:
-        _there(Path(lora) / "pytorch_lora_weights.safetensors", "the LoRA that family.lora names")
+    tuned = _lora(lora)
     for key, folder in (("adapter", adapter), ("durations", durations)):
         if folder is not None:
             _there(Path(folder), f"the folder that family.{key} names")
@@ -223,7 +240,7 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
         vocoder=roots["speech"] / "vocoder" if (roots["speech"] / "vocoder").is_dir() else "griffin_lim",
         prediction_type={b: s.get("prediction_type", "epsilon") for b, s in schedules.items()},
         latent_shape=shape, mean=mean, std=std, voices=tuple(voices),
-        adapter=Path(adapter) if adapter else None, lora=Path(lora) if lora else None,
+        adapter=Path(adapter) if adapter else None, lora=tuned,
         durations=Path(durations) if durations else None, template=_template(template, "family.template"),
         schedule=schedules["image"])
 
@@ -292,6 +309,21 @@ def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         raise UserError(f"{folder}: lacks {len(missing)} weights, {missing[0]} among them; "
                         "the file is truncated or of another model")
     return loaded.eval().requires_grad_(False)
+
+
+def apply_lora(unet: Any, folder: Path) -> None:
+    """Fuse the LoRA in `folder` into `unet`, after the parameters that were trained whole beside it.
+
+    Raises UserError on files that are broken or were made for another UNet.
+    """
+    with _reading(folder):
+        if (folder / UNFROZEN_FILE).exists():
+            whole = load_file(folder / UNFROZEN_FILE)
+            if strangers := unet.load_state_dict(whole, strict=False).unexpected_keys:
+                raise UserError(f"{folder / UNFROZEN_FILE}: {strangers[0]} is no parameter of the speech "
+                                "UNet; the LoRA is of another one")
+        unet.load_lora_adapter(str(folder), prefix="unet", local_files_only=True, weight_name=LORA_FILE)
+        unet.fuse_lora()
 
 
 def load_adapter(folder: Path, dtype: torch.dtype) -> Any:
@@ -366,10 +398,7 @@ class Family:
             raise UserError(f"{layout.unet[branch]}: made for {unet.config.in_channels} latent channels "
                             f"(expected {layout.latent_shape[0]}, as the autoencoder has)")
         if branch == "speech" and layout.lora is not None:
-            with _reading(layout.lora):
-                unet.load_lora_adapter(str(layout.lora), prefix="unet", local_files_only=True,
-                                       weight_name="pytorch_lora_weights.safetensors")
-                unet.fuse_lora()
+            apply_lora(unet, layout.lora)
         if branch in layout.text_encoder:
             encoder = load_model(CLIPTextModel, layout.text_encoder[branch], dtype)
             words = layout.tokenizer[branch]

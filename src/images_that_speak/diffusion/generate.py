@@ -116,7 +116,7 @@ def plan(cfg: DictConfig, layout: Layout) -> list[Job]:
     for phrase in dict.fromkeys(pair.audio_prompt for pair in pairs):
         try:
             # Silence before and after has no phone, as in the corpus the adapters were trained on.
-            planned = [] if durations is None else plan_speech(phrase, durations, voice)
+            planned = [] if durations is None else plan_speech(phrase, durations, voice, **cfg.phonemes)
             phones[phrase] = tuple(trimmed(planned))
         except UserError as error:
             wrong.append(f"audio_prompt={phrase!r}: {error}")
@@ -159,7 +159,8 @@ def record(job: Job, cfg: DictConfig) -> dict[str, Any]:
     """What sample.json says of a sample before it is read back."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
-    kept = ("family", "guidance", "composition", "scheduler", "steps", "voice", "vocoder", "precision")
+    kept = ("family", "guidance", "composition", "phonemes", "scheduler", "steps", "voice", "vocoder",
+            "precision")
     return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt,
             "audio_prompt": job.pair.audio_prompt, "seed": job.seed, "mel_spec": MEL.hash,
             "settings": {key: settings[key] for key in kept},

@@ -1,0 +1,148 @@
+"""A LoRA from training to generating: what is exported sounds as what was trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from tiny_family import tiny_pocket_family
+
+from images_that_speak import config
+from images_that_speak.diffusion.family import Family, phone_batch, pocket_layout
+from images_that_speak.diffusion.generate import generate
+from images_that_speak.errors import UserError
+from images_that_speak.speech.tts import Phone
+from images_that_speak.training.diffusion import LatentDiffusionTraining
+from images_that_speak.training.lora import LoraSettings, add_lora, export_lora, half
+
+PHRASE = [Phone("hh", 2.0, 2.1), Phone("ax", 2.1, 2.2), Phone("l", 2.2, 2.4), Phone("ow", 2.4, 2.8)]
+# Those of configs/experiment/pocket/lora.yaml: attention, feed-forward and convolutions.
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
+
+
+@pytest.fixture(scope="module")
+def pocket(tmp_path_factory) -> Path:
+    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
+
+
+def speech_parts(pocket: Path) -> Family:
+    """The speech branch, its parameters ready to be trained."""
+    family = Family.load(pocket, ("speech",))
+    family.predictors["speech"].requires_grad_(True)
+    family.conditioners["speech"].requires_grad_(True)
+    return family
+
+
+@pytest.fixture(scope="module")
+def trained(pocket, tmp_path_factory) -> tuple[LatentDiffusionTraining, Path]:
+    """A fine-tune of three steps, and the folder that it was exported to."""
+    torch.manual_seed(0)
+    family = speech_parts(pocket)
+    module = LatentDiffusionTraining(
+        family.predictors["speech"].unet, family.conditioners["speech"], lr=1e-2, warmup=0,
+        lora=LoraSettings(rank=2, alpha=6, targets=TARGETS, unfreeze=("mid_block",), unfreeze_lr=1e-2))
+    batch = {**phone_batch([PHRASE] * 2, [1, 2]), "latent": torch.randn(2, 8, 16, 64)}
+    optimizer = module.configure_optimizers()["optimizer"]
+    for _ in range(3):
+        optimizer.zero_grad()
+        module.loss(batch, drop=False).backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("run") / "weights"
+    module.eval().export(folder)
+    return module, folder
+
+
+@torch.no_grad()
+def estimates(predictor, conditioner) -> torch.Tensor:
+    """What a speech branch says of the noise of two noised latents."""
+    x = torch.randn(2, 8, 16, 64, generator=torch.Generator().manual_seed(1))
+    condition = conditioner.encode(phone_batch([PHRASE, PHRASE[:2]], [1, 2]))
+    return predictor(x, torch.tensor([300, 700]), condition).eps
+
+
+def loaded(pocket: Path, lora: Path | None) -> torch.Tensor:
+    family = Family.load(pocket_layout(pocket, lora=lora), ("speech",))
+    return estimates(family.predictors["speech"], family.conditioners["speech"])
+
+
+def test_what_is_loaded_is_what_was_trained(pocket, trained, tmp_path):
+    module, folder = trained
+    expected = estimates(module.predictor, module.conditioner)
+    torch.testing.assert_close(loaded(pocket, folder), expected, rtol=1e-3, atol=1e-3)
+    # Neither part beside the LoRA can be left out.
+    for part in ("unfrozen.safetensors", "adapter"):
+        less = Path(shutil.copytree(folder, tmp_path / part))
+        shutil.rmtree(less / part) if (less / part).is_dir() else (less / part).unlink()
+        assert (loaded(pocket, less) - expected).abs().max() > 1e-2
+    assert (loaded(pocket, None) - expected).abs().max() > 1e-2
+
+
+def test_unfrozen_parameters_have_the_names_of_the_plain_unet(pocket, trained):
+    """Also those that carry a LoRA: the file alone can be loaded into any UNet of the kind."""
+    _, folder = trained
+    plain = Family.load(pocket, ("speech",)).predictors["speech"].unet
+    whole = load_file(folder / "unfrozen.safetensors")
+    assert set(whole) == {name for name, _ in plain.named_parameters() if name.startswith("mid_block.")}
+    assert {value.dtype for value in whole.values()} == {torch.float16}
+
+
+def test_weights_beyond_fp16_stay_as_they_are():
+    small, large = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 70_000.0])
+    assert half(small).dtype == torch.float16
+    assert half(large).equal(large)
+
+
+def test_an_export_without_unfrozen_parameters_leaves_no_old_ones(pocket, tmp_path):
+    settings = LoraSettings(rank=2)
+    unet = speech_parts(pocket).predictors["speech"].unet
+    add_lora(unet, settings)
+    (tmp_path / "unfrozen.safetensors").write_bytes(b"of an earlier export")
+    export_lora(unet, tmp_path, settings)
+    assert not (tmp_path / "unfrozen.safetensors").exists()
+
+
+def test_unfrozen_parameters_that_are_not_finite_are_refused(pocket, tmp_path):
+    settings = LoraSettings(rank=2, unfreeze=("mid_block",))
+    unet = speech_parts(pocket).predictors["speech"].unet
+    add_lora(unet, settings)
+    torch.nn.init.constant_(unet.mid_block.resnets[0].norm1.weight, float("nan"))
+    with pytest.raises(UserError, match="mid_block.resnets.0.norm1.weight holds NaN"):
+        export_lora(unet, tmp_path, settings)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file", ["unfrozen.safetensors", "pytorch_lora_weights.safetensors"])
+def test_broken_files_are_told(pocket, trained, tmp_path, file):
+    folder = Path(shutil.copytree(trained[1], tmp_path / "weights"))
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=f"{folder}: "):
+        loaded(pocket, folder)
+
+
+def test_unfrozen_parameters_of_another_unet_are_told(pocket, trained, tmp_path):
+    folder = Path(shutil.copytree(trained[1], tmp_path / "weights"))
+    save_file({"other_block.weight": torch.zeros(1)}, folder / "unfrozen.safetensors")
+    with pytest.raises(UserError, match="other_block.weight is no parameter of the speech"):
+        loaded(pocket, folder)
+
+
+def test_a_trained_voice_is_heard_with_one_key(pocket, trained, tmp_path):
+    """generate.py family.lora=…/weights makes another picture, and says so in its record."""
+    pictures = []
+    for lora in ("null", trained[1]):
+        cfg = config.compose("generate", [
+            f"family.weights={pocket}", f"family.lora={lora}", f"paths.logs={tmp_path / str(lora)[-4:]}",
+            "steps=2", "composition=speech_only"])
+        OmegaConf.update(cfg, "reader", None)
+        generate(cfg)
+        folder = next((tmp_path / str(lora)[-4:]).glob("generate/*/samples/*"))
+        record = json.loads((folder / "sample.json").read_text())
+        assert record["settings"]["family"]["lora"] == (None if lora == "null" else str(lora))
+        pictures.append((folder / "image.png").read_bytes())
+    assert pictures[0] != pictures[1]
