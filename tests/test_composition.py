@@ -205,3 +205,13 @@ def test_values_out_of_range_are_named(make, told):
 def test_masks_need_phonemes(branches):
     with pytest.raises(UserError, match="needs to know when phones sound"):
         Masks()(*branches, Moment(0.0))
+
+
+def test_the_picture_is_turned_down_beside_the_speech_only() -> None:
+    activity = torch.zeros(1, 1024)
+    activity[:, 400:600] = 1
+    pictures = torch.full((1, 256, 1024), 0.8)
+    quiet = Masks(picture_gain=0.5, edge=0.1).finish(pictures, activity)
+    assert torch.equal(quiet[..., 400:600], pictures[..., 400:600])
+    torch.testing.assert_close(quiet[..., :380], pictures[..., :380] * 0.5)
+    assert Masks().finish(pictures, activity) is pictures

@@ -1,4 +1,4 @@
-"""Every command of the README, run: shortened where the README's would take minutes, in folders of the test."""
+"""Every command of the README, run: shortened where it would take minutes, in folders of the test."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def shortened(command: str, work: Path) -> list[str]:
     corpus, latents = work / "data/pocket_speech", work / "data/latents/lora"
     lora = ["data.train.voices=[slt,rms]", f"data.train.root={corpus}", f"data.valid.root={corpus}",
             f"data.train.latents={latents}_train", f"data.valid.latents={latents}_valid"]
-    return [*words[1:], logs, data, "steps=2", "export=null", "data.batch_size=2", "trainer.validate_every=1000",
-            "data.valid=null", *([] if "lora" not in command else lora[:2] + lora[3:4])]
+    return [*words[1:], logs, data, "steps=2", "export=null", "data.batch_size=2",
+            "trainer.validate_every=1000", "data.valid=null", *([] if "lora" not in command else lora[:2] + lora[3:4])]
 
 
 def first_pair(work: Path) -> Path:

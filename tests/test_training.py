@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from tiny_training import build
 
 from images_that_speak.diffusion.predictor import NoiseSchedule, Predictor
 from images_that_speak.errors import UserError
 from images_that_speak.networks.adapters import ADAPTERS, AlignedAdapter, PooledAdapter, SequenceAdapter
 from images_that_speak.networks.condition import Condition
-from images_that_speak.training.diffusion import (LatentDiffusionTraining, column_weights, crop_to_speech,
-                                                  pocket_unet)
+from images_that_speak.training.diffusion import (
+    LatentDiffusionTraining,
+    column_weights,
+    crop_to_speech,
+    pocket_unet,
+)
 from images_that_speak.training.ema import EMA
 from images_that_speak.training.lora import LoraSettings
 from images_that_speak.training.schedule import learning_rate_factor
-
-from tiny_training import build
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 
@@ -78,7 +81,8 @@ def test_schedule_is_stable_diffusions() -> None:
     reference = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
                               prediction_type="v_prediction")
     schedule = NoiseSchedule()
-    torch.testing.assert_close(schedule.alphas_cumprod.float(), reference.alphas_cumprod, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(schedule.alphas_cumprod.float(), reference.alphas_cumprod,
+                               rtol=1e-5, atol=1e-6)
     x0, noise, t = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999])
     torch.testing.assert_close(schedule.add_noise(x0, noise, t), reference.add_noise(x0, noise, t))
     torch.testing.assert_close(schedule.target(x0, noise, t, "v_prediction"),
@@ -124,7 +128,8 @@ def adapters() -> dict[str, torch.nn.Module]:
 def test_only_the_pooled_adapter_loses_order() -> None:
     forwards, backwards = batch([[5, 6, 7, 8]]), batch([[8, 7, 6, 5]])
     for name, adapter in adapters().items():
-        same = torch.allclose(adapter.eval().encode(forwards).tokens, adapter.encode(backwards).tokens, atol=1e-5)
+        adapter.eval()
+        same = torch.allclose(adapter.encode(forwards).tokens, adapter.encode(backwards).tokens, atol=1e-5)
         assert same == (name == "pooled"), name
 
 
@@ -159,7 +164,8 @@ def test_adapters_survive_saving(name: str, tmp_path: Path) -> None:
     adapter = adapters()[name].eval()
     adapter.save_pretrained(tmp_path)
     again = ADAPTERS[name].from_pretrained(tmp_path).eval()
-    assert torch.equal(adapter.encode(batch([[5, 6, 7, 8]])).tokens, again.encode(batch([[5, 6, 7, 8]])).tokens)
+    phones = batch([[5, 6, 7, 8]])
+    assert torch.equal(adapter.encode(phones).tokens, again.encode(phones).tokens)
 
 
 def test_column_weights() -> None:

@@ -85,6 +85,9 @@ class LogMel(nn.Module):
     (n_fft − hop)/2 samples at either end.
     """
 
+    filters: Tensor
+    window: Tensor
+
     def __init__(self, spec: MelSpec = MEL):
         super().__init__()
         self.spec = spec

@@ -126,7 +126,7 @@ def make_clip(root: Path, prompt: Prompt, clip: str, tts: TTS, picturer: Picture
     """
     import soundfile
 
-    base = {"id": clip, "text": prompt.text, "voice": prompt.voice}
+    base: dict[str, Any] = {"id": clip, "text": prompt.text, "voice": prompt.voice}
     try:
         placed = place(tts.speak(prompt.text, prompt.voice), prompt.offset_seed, samples, rate)
     except DoesNotFit as error:

@@ -99,7 +99,7 @@ def _pool(workers: int, tts: TTS | None, root: Path) -> Iterator[Callable[..., I
     """A `map` over worker processes, results in order; with one worker, in this process."""
     from ..audio.mel import MEL
 
-    setup = (tts, root, MEL.samples, MEL.sample_rate)
+    setup: tuple[Any, ...] = (tts, root, MEL.samples, MEL.sample_rate)
     if workers == 1:
         _start_worker(*setup)
         yield map
@@ -299,8 +299,8 @@ def build_from_config(cfg: Any) -> CorpusSummary:
     """Build the corpus that a composed config (configs/corpus.yaml) describes; `cli` prints the summary."""
     from omegaconf import OmegaConf
 
-    data = OmegaConf.to_container(cfg.data, resolve=True)
-    tts = OmegaConf.to_container(cfg.tts, resolve=True)
+    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    tts: Any = OmegaConf.to_container(cfg.tts, resolve=True)
     return build_corpus(tts=load_tts(**tts), **data)
 
 

@@ -24,7 +24,7 @@ IN_MEMORY = 1 << 30  # bytes up to which a cache is read into memory
 
 
 def autoencoder_hash(vae: nn.Module) -> str:
-    """Identity of what makes an autoencoder's latents, the same in float32 as after saving and loading in fp16.
+    """Identity of what makes an autoencoder's latents, the same before and after saving in fp16.
 
     The decoder does not count: it may be trained further without a latent changing.
     """

@@ -27,7 +27,7 @@ def phrases(n: int, length: int = WORDS, seed: int = SEED) -> list[str]:
     """
     rng = np.random.default_rng([seed, 1])
     pool: list[str] = []
-    found = []
+    found: list[str] = []
     while len(found) < n:
         while len(pool) < length:
             pool += [str(word) for word in rng.permutation(words()) if word not in pool]

@@ -242,17 +242,27 @@ class Masks(_Masked):
     elsewhere: e outside it, in [0, 1].
     edge: seconds over which the mask fades beside a phone.
     speech_ceiling_hz: rows above stay with the image; null: all rows may speak.
+    picture_gain: what the brightness beside the speech is multiplied by, in [0, 1]. The picture is played
+        too: at 0.6 a drawing of brightness 0.6 sounds 35 dB softer, and recognisers no longer stumble on it.
     """
 
     audio_weight: float = 0.9
     elsewhere: float = 0.0
     edge: float = 0.12
     speech_ceiling_hz: float | None = None
+    picture_gain: float = 1.0
     branches: ClassVar[tuple[str, ...]] = BOTH
 
     def __post_init__(self) -> None:
-        _shares(audio_weight=self.audio_weight, elsewhere=self.elsewhere)
+        _shares(audio_weight=self.audio_weight, elsewhere=self.elsewhere, picture_gain=self.picture_gain)
         self._check()
+
+    def finish(self, pictures: Tensor, activity: Tensor) -> Tensor:
+        """(B, 256, F) decoded pictures, (B, F) activity → pictures, turned down where nothing is spoken."""
+        if self.picture_gain == 1:
+            return pictures
+        spoken = speech_columns(activity.to(pictures), pictures.shape[-1], self.edge)[:, None]
+        return pictures * (self.picture_gain + (1 - self.picture_gain) * spoken)
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
         mask = self._mask(moment, image.cond)

@@ -152,7 +152,9 @@ def generate_batch(family: Family, settings: Settings, jobs: Sequence[Job],
     x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
     cast = torch.autocast(family.device.type, settings.autocast) if settings.autocast else nullcontext()
     with cast:
-        return family.decode(sample(joint, x, scheduler, settings.steps, callback))
+        pictures = family.decode(sample(joint, x, scheduler, settings.steps, callback))
+    finish = getattr(settings.compose, "finish", None)
+    return pictures if finish is None or sounding is None else finish(pictures, sounding)
 
 
 def record(job: Job, cfg: DictConfig) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class AlignedAdapter(PhonemeAdapter):
         self.mix = nn.Sequential(*(ResidualConv(hidden) for _ in range(layers)))
         self.spread = nn.Conv1d(hidden, channels * rows, 1)
         nn.init.zeros_(self.spread.weight)
-        nn.init.zeros_(self.spread.bias)
+        nn.init.zeros_(self.spread.bias)  # type: ignore[arg-type]
         self.token = nn.Linear(hidden, width)
 
     def encode(self, batch: dict[str, Any]) -> Condition:

@@ -64,11 +64,11 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.basis = nn.Parameter(torch.eye(latent_channels, patch**2), requires_grad=False)
         self.correction = None
         if width:
+            last = nn.Conv2d(width, 16, 3, padding=1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
             self.correction = nn.Sequential(
-                nn.Conv2d(16, width, 3, padding=1), *(ResidualBlock(width) for _ in range(layers)),
-                nn.Conv2d(width, 16, 3, padding=1))
-            nn.init.zeros_(self.correction[-1].weight)
-            nn.init.zeros_(self.correction[-1].bias)
+                nn.Conv2d(16, width, 3, padding=1), *(ResidualBlock(width) for _ in range(layers)), last)
 
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
         """(B, 1, H, W) in [-1, 1] → .latent_dist over (B, C, H / patch, W / patch)."""
@@ -99,7 +99,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         # An eigenvector's sign is arbitrary: fixed, that the same data give the same latents everywhere.
         self.basis.copy_(basis * basis.sum(1, keepdim=True).sign())
         z = self.encode(pictures).latent_dist.mean
-        self.register_to_config(latents_mean=z.mean((0, 2, 3)).tolist(), latents_std=z.std((0, 2, 3)).tolist())
+        self.register_to_config(latents_mean=z.mean((0, 2, 3)).tolist(),
+                                latents_std=z.std((0, 2, 3)).tolist())
         return float(values.flip(0)[:kept].sum() / values.sum())
 
 
@@ -109,7 +110,8 @@ def autoencoder_class(folder: str | Path) -> type[AutoencoderKL] | type[PatchAut
     return PatchAutoencoder if name == "PatchAutoencoder" else AutoencoderKL
 
 
-def load_autoencoder(folder: str | Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL | PatchAutoencoder:
+def load_autoencoder(folder: str | Path,
+                     dtype: torch.dtype = torch.float32) -> AutoencoderKL | PatchAutoencoder:
     """The autoencoder of a folder."""
     return autoencoder_class(folder).from_pretrained(folder, torch_dtype=dtype)
 
@@ -139,15 +141,22 @@ def patch_size(in_channels: int) -> int:
     return 1 if in_channels in (1, 3) else math.isqrt(in_channels)
 
 
-def encode(vae: AutoencoderKL, picture: Tensor) -> DiagonalGaussianDistribution:
-    """(B, 1, 256, F) picture in [0, 1], of the autoencoder's dtype → the posterior over latents, a diagonal Gaussian."""
+def encode(vae: AutoencoderKL | PatchAutoencoder, picture: Tensor) -> DiagonalGaussianDistribution:
+    """(B, 1, 256, F) picture in [0, 1] → the posterior over latents, a diagonal Gaussian.
+
+    The picture is of the autoencoder's dtype.
+    """
     x = picture * 2 - 1
     return vae.encode(x.expand(-1, 3, -1, -1) if vae.config.in_channels == 3
                       else pixel_unshuffle(x, patch_size(vae.config.in_channels))).latent_dist
 
 
-def decode(vae: AutoencoderKL, latent: Tensor) -> Tensor:
-    """(B, C, H, W) latent, of the autoencoder's dtype, not normalised → (B, 1, 256, F) picture, float32, not clamped."""
+def decode(vae: AutoencoderKL | PatchAutoencoder, latent: Tensor) -> Tensor:
+    """(B, C, H, W) latent → (B, 1, 256, F) picture, float32, not clamped.
+
+    The latent is of the autoencoder's dtype and not normalised.
+    """
     x = vae.decode(latent).sample.float()
-    x = x.mean(1, keepdim=True) if vae.config.out_channels == 3 else pixel_shuffle(x, patch_size(vae.config.in_channels))
+    x = (x.mean(1, keepdim=True) if vae.config.out_channels == 3
+         else pixel_shuffle(x, patch_size(vae.config.in_channels)))
     return x / 2 + 0.5

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import UserError
-
 from .condition import Condition
 
 

@@ -113,7 +113,7 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
         found[name] = _read(
             made(name, chosen, lambda batch, only=only: generate_batch(family, only, batch)),  # type: ignore[misc]
             readers, bootstrap)
-    result = {"weights": key.split("-")[0], "speech_reader": readers.speech.name,
+    result: dict[str, Any] = {"weights": key.split("-")[0], "speech_reader": readers.speech.name,
               "picture_reader": getattr(readers.picture, "name", None), "left_out": left_out,
               "rows": [total_row(NAMES[name], figures) for name, figures in found.items()],
               **{name: plain_totals(figures) for name, figures in found.items()}}

@@ -265,7 +265,7 @@ class WhisperReader:
             raise UserError(f"reader.speech.dtype={dtype!r}: expected float32, float16 or bfloat16")
         try:
             self.processor = WhisperProcessor.from_pretrained(model, local_files_only=offline)
-            self.model: Any = WhisperForConditionalGeneration.from_pretrained(
+            network: Any = WhisperForConditionalGeneration.from_pretrained(
                 model, dtype=getattr(torch, dtype), local_files_only=offline)
         # Everything a missing, truncated or foreign folder makes these libraries raise.
         except Exception as error:
@@ -273,7 +273,7 @@ class WhisperReader:
             raise UserError(f"reader.speech.model={model}: no Whisper model can be loaded from there "
                             f"(expected a folder or a hub id such as openai/whisper-small.en; {reason})"
                             ) from error
-        self.model.to(device).eval().requires_grad_(False)
+        self.model = network.to(device).eval().requires_grad_(False)
         self.batch_size = batch_size
         self.max_tokens = min(max_tokens, self.model.config.max_target_positions - 8)
 

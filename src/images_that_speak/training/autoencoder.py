@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
@@ -60,8 +60,8 @@ class AutoencoderTraining(L.LightningModule):
             std = torch.tensor(self.vae.config.latents_std, device=latent.device)[:, None, None]
             latent = latent + self.hparams["latent_noise"] * std * torch.randn_like(latent)
         decoded = decode(self.vae, latent)
-        edge = sum(l1_loss(a, b) for a, b in zip(edges(decoded), edges(picture), strict=True))
-        losses = {"l1": l1_loss(decoded, picture), "edge": edge}
+        across, down = map(l1_loss, edges(decoded), edges(picture))
+        losses = {"l1": l1_loss(decoded, picture), "edge": across + down}
         if not self.decoder_only:
             mean, variance = posterior.mean.float(), posterior.var.float()
             losses["kl"] = 0.5 * (mean**2 + variance - 1 - variance.log()).mean()
@@ -82,9 +82,9 @@ class AutoencoderTraining(L.LightningModule):
         self.log_dict({f"valid/{name}": value for name, value in self.losses(batch["picture"]).items()},
                       batch_size=len(batch["picture"]))
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        return adamw([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"], warmup=self.hparams["warmup"],
-                     total=self.hparams["max_steps"], weight_decay=1e-3)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        return adamw([p for p in self.parameters() if p.requires_grad], lr=self.hparams["lr"],
+                     warmup=self.hparams["warmup"], total=self.hparams["max_steps"], weight_decay=1e-3)
 
     @torch.no_grad()
     def measure_latents(self, batches: Iterable[dict[str, Tensor]]) -> tuple[list[float], list[float]]:
@@ -95,7 +95,7 @@ class AutoencoderTraining(L.LightningModule):
         return latents.mean((0, 2, 3)).tolist(), latents.std((0, 2, 3)).tolist()
 
     def export(self, folder: Path, batches: Iterable[dict[str, Tensor]]) -> None:
-        """Write `vae/`, which `AutoencoderKL.from_pretrained` loads, in fp16.
+        """Write `vae/`, which `load_autoencoder` loads, in fp16.
 
         Its config carries `latents_mean` and `latents_std`, measured on `batches`: diffusion works on
         (z − mean)/std, so that every channel has variance 1.

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from diffusers import UNet2DConditionModel
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
@@ -95,7 +96,8 @@ class LatentDiffusionTraining(L.LightningModule):
             raise ValueError("condition_dropout and silence_weight: expected numbers in [0, 1]")
         # Numbers only: Lightning reads a checkpoint's hyperparameters with weights_only.
         self.save_hyperparameters(ignore=["unet", "conditioner", "lora", "schedule"])
-        self.conditioner = conditioner
+        # Any: what nn.Module keeps is typed as a tensor or a module, not as what a conditioner is.
+        self.conditioner: Any = conditioner
         self.lora = lora
         if lora is not None:
             add_lora(unet, lora)
@@ -145,7 +147,7 @@ class LatentDiffusionTraining(L.LightningModule):
             loss = self.loss(batch, drop=False)
         self.log("valid/loss", loss, batch_size=len(batch["latent"]), prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         lr = self.hparams["lr"]
         conditioner_lr = self.hparams["conditioner_lr"] or lr
         unfrozen_lr = self.lora.unfreeze_lr if self.lora else None

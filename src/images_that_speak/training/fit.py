@@ -29,7 +29,8 @@ class StepSeed(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         batch = trainer.fit_loop.total_batch_idx
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, batch]).generate_state(1, np.uint64)[0] >> 1))
+        state = np.random.SeedSequence([self.seed, batch]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0] >> 1))
 
 
 class StepBar(L.Callback):
@@ -89,17 +90,20 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     if progress:
         extra.append(StepBar(log_every))
     automatic = module.automatic_optimization
-    trainer = L.Trainer(
-        default_root_dir=folder, max_steps=max_steps, precision=precision, logger=loggers or False,
+    engine = L.Trainer(
+        default_root_dir=folder, max_steps=max_steps,
+        precision=precision,  # type: ignore[arg-type]
+        logger=loggers or False,
         callbacks=extra, gradient_clip_val=clip if automatic else None,
         accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
         val_check_interval=validate_every, check_val_every_n_epoch=None,
         num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, **trainer)
     resume = last_checkpoint(folder)
-    trainer.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
-    return trainer
+    engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
+    return engine
 
 
 def ema_of(trainer: L.Trainer) -> EMA | None:
     """The trainer's EMA callback, if it has one."""
-    return next((c for c in trainer.callbacks if isinstance(c, EMA)), None)
+    return next((c for c in trainer.callbacks  # type: ignore[attr-defined]
+                 if isinstance(c, EMA)), None)

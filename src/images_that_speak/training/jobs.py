@@ -1,4 +1,4 @@
-"""The steps of a family that Lightning does not train, as `model.job` of an experiment: (cfg, run) → result."""
+"""The steps of a family that Lightning does not train: `model.job` of an experiment, (cfg, run) → result."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate
 from ..runs import Run
+
+
+def _options(cfg: DictConfig) -> dict[str, Any]:
+    """What `model` says beside which job it is."""
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    return {key: value for key, value in model.items() if key != "job"}
 
 
 def tokenizer(cfg: DictConfig, run: Run) -> dict[str, Any]:
@@ -28,8 +34,7 @@ def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     from .export import save_half
 
     torch.manual_seed(cfg.seed)
-    options = {k: v for k, v in OmegaConf.to_container(cfg.model, resolve=True).items() if k != "job"}
-    vae = PatchAutoencoder(**options)
+    vae = PatchAutoencoder(**_options(cfg))
     pictures = torch.cat([batch["picture"] for batch in instantiate(cfg.data)])
     kept = vae.fit(pictures * 2 - 1)
     save_half(vae, run.dir / "weights" / "vae")
@@ -40,9 +45,8 @@ def durations(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Fit the duration model on the corpus."""
     from ..speech.durations import train_durations
 
-    options = {k: v for k, v in OmegaConf.to_container(cfg.model, resolve=True).items() if k != "job"}
     _, report = train_durations(out_dir=run.dir / "weights" / "durations", seed=cfg.seed, steps=cfg.steps,
-                                **options)
+                                **_options(cfg))
     return asdict(report)
 
 
@@ -50,8 +54,8 @@ def clip(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Train the reader of pictures, never on what the painter saw."""
     from .clip import train_clip
 
-    settings = {k: v for k, v in OmegaConf.to_container(cfg.model, resolve=True).items() if k != "job"}
-    return train_clip({**cfg, "model": settings}, run.checkpoints, run.dir / "weights" / "clip")
+    whole: Any = cfg
+    return train_clip({**whole, "model": _options(cfg)}, run.checkpoints, run.dir / "weights" / "clip")
 
 
 def bind(cfg: DictConfig, run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 
@@ -21,7 +22,7 @@ def learning_rate_factor(step: int, warmup: int, total: int | None) -> float:
 
 def adamw(parameters: Iterable[nn.Parameter] | list[dict[str, Any]], *, lr: float, warmup: int = 0,
           total: int | None = None, weight_decay: float = 0.01,
-          betas: tuple[float, float] = (0.9, 0.99)) -> dict[str, Any]:
+          betas: tuple[float, float] = (0.9, 0.99)) -> OptimizerLRSchedulerConfig:
     """AdamW with warm-up and cosine, in the form `configure_optimizers` returns."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=betas)
     schedule = torch.optim.lr_scheduler.LambdaLR(

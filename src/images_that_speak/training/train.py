@@ -52,7 +52,7 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     data = instantiate(cfg.data)
     if isinstance(data, PictureData):
         prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"))
-    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     callbacks = [MetricsJsonl(run.metrics_path, settings["log_every"]),
                  *(instantiate(node) for node in (cfg.callbacks or {}).values())]
     trainer = fit(module, data, run.dir, max_steps=cfg.steps, seed=cfg.seed, loggers=run.loggers,
@@ -76,8 +76,9 @@ def prepare_latents(data: PictureData, bf16: bool = False) -> None:
 
     Their `autoencoder` is a folder; its config's `latents_mean` and `latents_std` become theirs.
     """
-    wanting = [d for d in (data.train, data.valid) if d is not None and d.latents is not None]
-    for dataset in wanting:
+    for dataset in (data.train, data.valid):
+        if dataset is None or dataset.latents is None:
+            continue
         folder = Path(str(dataset.autoencoder))
         if not (folder / "config.json").exists():
             raise UserError(f"data: autoencoder {folder}: no such folder (train it first: "
