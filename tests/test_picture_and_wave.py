@@ -92,7 +92,8 @@ def test_wave_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "said"), [("rate", "22050 Hz"), ("stereo", "2 channels"),
-                                            ("empty", "no samples"), ("text", "not a readable"), ("missing", "no such")])
+                                            ("empty", "no samples"), ("text", "not a readable"),
+                                            ("missing", "no such")])
 def test_bad_sound_is_named(kind: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / f"{kind}.wav"
     if kind == "text":

@@ -37,7 +37,8 @@ def shortened(command: str, work: Path) -> list[str]:
     lora = ["data.train.voices=[slt,rms]", f"data.train.root={corpus}", f"data.valid.root={corpus}",
             f"data.train.latents={latents}_train", f"data.valid.latents={latents}_valid"]
     return [*words[1:], logs, data, "steps=2", "export=null", "data.batch_size=2",
-            "trainer.validate_every=1000", "data.valid=null", *([] if "lora" not in command else lora[:2] + lora[3:4])]
+            "trainer.validate_every=1000", "data.valid=null",
+            *([] if "lora" not in command else lora[:2] + lora[3:4])]
 
 
 def first_pair(work: Path) -> Path:
