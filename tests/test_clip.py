@@ -7,6 +7,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from images_that_speak import config
+from images_that_speak.config import locate
 from images_that_speak.data.captions import captions
 from images_that_speak.data.emoji import FONT, concepts
 from images_that_speak.data.tokenizer import build_tokenizer
@@ -217,13 +219,16 @@ def test_train_clip_takes_the_experiment(tmp_path, monkeypatch):
     from images_that_speak.training import clip
 
     seen = {}
-    monkeypatch.setattr(clip, "fit_clip", lambda settings, out, work: seen.update(s=settings, out=out) or {})
+    monkeypatch.setattr(clip, "fit_clip",
+                        lambda settings, out, work: seen.update(s=settings, out=out, work=work) or {})
     overrides = ["steps=7", "seed=3", f"paths.weights={tmp_path}"]
     cfg = config.compose("train", ["experiment=pocket/clip", *overrides])
-    train_clip(cfg, tmp_path / "work")
+    # As train.py does it: the experiment names the job, and the job is given the run.
+    run = SimpleNamespace(dir=tmp_path / "run", checkpoints=tmp_path / "run" / "checkpoints")
+    locate(cfg.model.job)(cfg, run)
     expected = ClipSettings(steps=7, seed=3, checkpoint_every=cfg.trainer.checkpoint_every)
     assert seen["s"] == expected, "configs/experiment/pocket/clip.yaml differs from the defaults"
-    assert seen["out"] == tmp_path / "pocket" / "clip"
+    assert seen["out"] == run.dir / "weights" / "clip" and seen["work"] == run.checkpoints
     with pytest.raises(UserError, match="model.widht.*Did you mean 'width'"):
         train_clip({**cfg, "model": {"widht": 3}}, tmp_path)
 
