@@ -91,6 +91,11 @@ class Predictor(nn.Module):
     def _add_residual(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return output if self._residual is None else output + self._residual.to(output.dtype)
 
+    def _pooled(self, condition: Condition, dtype: torch.dtype) -> Tensor | None:
+        if not self.unet.config.time_cond_proj_dim or condition.pooled is None:
+            return None
+        return condition.pooled.to(dtype)
+
     def raw(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """What the UNet itself says, (B, C, H, W)."""
         self._residual = condition.residual
@@ -98,7 +103,7 @@ class Predictor(nn.Module):
             mask = None if bool(condition.mask.all()) else condition.mask
             dtype = self.unet.dtype
             return self.unet(x_t.to(dtype), t, condition.tokens.to(dtype),
-                             encoder_attention_mask=mask).sample
+                             timestep_cond=self._pooled(condition, dtype), encoder_attention_mask=mask).sample
         finally:
             self._residual = None
 

@@ -19,18 +19,21 @@ class Condition:
         mask: (B, L) bool, True where a token counts.
         residual: (B, C, H, W), added to the output of `conv_in`, or None. Adding there is the same as
             giving `conv_in` extra input channels, yet leaves a pretrained UNet's weights as they are.
+        pooled: (B, D), the whole of a prompt in one vector, which a UNet with `time_cond_proj_dim` adds to
+            its time embedding; others leave it.
     """
 
     tokens: Tensor
     mask: Tensor
     residual: Tensor | None = None
+    pooled: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, rows: slice | Tensor) -> Condition:
-        return Condition(self.tokens[rows], self.mask[rows],
-                         None if self.residual is None else self.residual[rows])
+        return Condition(self.tokens[rows], self.mask[rows], *(
+            None if part is None else part[rows] for part in (self.residual, self.pooled)))
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
@@ -38,8 +41,13 @@ class Condition:
         length = max(part.tokens.shape[1] for part in parts)
         tokens = [pad(part.tokens, (0, 0, 0, length - part.tokens.shape[1])) for part in parts]
         mask = [pad(part.mask, (0, length - part.mask.shape[1])) for part in parts]
-        residuals = [part.residual for part in parts]
-        if any(r is None for r in residuals) and not all(r is None for r in residuals):
-            raise ValueError("conditions with and without a residual cannot be stacked")
-        residual = None if residuals[0] is None else torch.cat(residuals)  # type: ignore[arg-type]
-        return Condition(torch.cat(tokens), torch.cat(mask), residual)
+        return Condition(torch.cat(tokens), torch.cat(mask), _stack([part.residual for part in parts]),
+                         _stack([part.pooled for part in parts]))
+
+
+def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """All of them along the batch, or None when there are none."""
+    there = [part for part in parts if part is not None]
+    if there and len(there) < len(parts):
+        raise ValueError("conditions with and without a residual or pooled vector cannot be stacked")
+    return torch.cat(there) if there else None

@@ -55,9 +55,10 @@ class TextConditioner(nn.Module):
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         ids = batch["input_ids"]
-        tokens = self.text_encoder(input_ids=ids).last_hidden_state
+        output = self.text_encoder(input_ids=ids)
         # Stable Diffusion attends to the padding too; so do we, that its weights behave as published.
-        return Condition(tokens, torch.ones_like(ids, dtype=torch.bool))
+        return Condition(output.last_hidden_state, torch.ones_like(ids, dtype=torch.bool),
+                         pooled=output.pooler_output)
 
     def null(self, n: int) -> Condition:
         """The condition of `n` empty captions."""

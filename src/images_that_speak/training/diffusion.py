@@ -21,16 +21,24 @@ from .schedule import adamw
 
 def pocket_unet(channels: tuple[int, ...] = (96, 128, 160), latent_channels: int = 16,
                 size: tuple[int, int] = (16, 64), cross_attention_dim: int = 128,
-                layers: int = 1) -> UNet2DConditionModel:
-    """A small stock UNet: attention only at its lowest resolution, where it is nearly free."""
+                layers: int = 1, pooled_dim: int | None = None) -> UNet2DConditionModel:
+    """A small stock UNet: attention only at its lowest resolution, where it is nearly free.
+
+    pooled_dim: width of a pooled prompt that goes into the time embedding, and so into every layer; None for
+    conditions that have none. What is to be drawn is learnt late by attention alone.
+    """
     depth = len(channels)
     down = ("DownBlock2D",) * (depth - 1) + ("CrossAttnDownBlock2D",)
     up = ("CrossAttnUpBlock2D",) + ("UpBlock2D",) * (depth - 1)
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=list(size), in_channels=latent_channels, out_channels=latent_channels,
         block_out_channels=tuple(channels), layers_per_block=layers, down_block_types=down,
         up_block_types=up, cross_attention_dim=cross_attention_dim,
-        attention_head_dim=4, norm_num_groups=16)
+        attention_head_dim=4, norm_num_groups=16,
+        time_cond_proj_dim=pooled_dim)
+    if pooled_dim:
+        torch.nn.init.zeros_(unet.time_embedding.cond_proj.weight)
+    return unet
 
 
 def column_weights(frame_phones: Tensor, columns: int, silence: float) -> Tensor:
