@@ -89,6 +89,8 @@ def export_lora(unet: UNet2DConditionModel, folder: Path, settings: LoraSettings
     layers = get_peft_model_state_dict(unet)
     metadata = {key: value for key, value in unet.peft_config["default"].to_dict().items()}
     metadata = {k: sorted(v) if isinstance(v, set) else v for k, v in metadata.items()}
+    # Who loads it adds its layers to a network in eval mode, in which they alone would still drop.
+    metadata["lora_dropout"] = 0.0
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=layers,
                                               unet_lora_adapter_metadata=_plain(metadata))
     (folder / UNFROZEN_FILE).unlink(missing_ok=True)
