@@ -222,7 +222,7 @@ def test_exported_lora_loads_in_stock_diffusers(tmp_path: Path) -> None:
     fresh.load_state_dict(plain)
     x, t, tokens = torch.randn(1, 4, 8, 16), torch.tensor([300]), torch.randn(1, 5, 32)
     before = fresh(x, t, tokens).sample
-    fresh.load_lora_adapter(tmp_path, prefix="unet")
+    fresh.load_lora_adapter(tmp_path, prefix="unet", weight_name="pytorch_lora_weights.safetensors")
     after, expected = fresh(x, t, tokens).sample, unet(x, t, tokens).sample
     torch.testing.assert_close(after, expected, atol=1e-4, rtol=1e-4)
     assert (after - before).abs().max() > 1e-3
