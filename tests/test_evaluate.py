@@ -20,6 +20,7 @@ from images_that_speak.files import read_json, write_json
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.stored import stored_rows
 
 CONCEPTS = ("a cat", "two dogs", "a house")
 PHRASES = ("happy baby music", "blue ocean dream", "seven silver apple")
@@ -266,5 +267,5 @@ def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*/*/image.png")}
     assert "left out (tts=flite: not installed)" in capsys.readouterr().out
     evaluation = config.compose("evaluate", [*overrides, f"pictures={folder}"])
-    assert anchors_module.stored_rows(evaluation) == again["rows"]
+    assert stored_rows(evaluation) == again["rows"]
     assert [row["what"] for row in again["rows"]] == [anchors_module.NAMES[name] for name in names[3:]]

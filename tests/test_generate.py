@@ -19,9 +19,10 @@ from images_that_speak.audio.picture import read_picture
 from images_that_speak.audio.wave import read_wave
 from images_that_speak.diffusion import generate as module
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import generate, generate_batch, plan, read_settings
+from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.outputs import FILES, sample_id
 from images_that_speak.errors import UserError
+from images_that_speak.generate import generate
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from tiny_family import tiny_pocket_family
 
 from images_that_speak import config
 from images_that_speak.diffusion.family import Family, phone_batch, pocket_layout
-from images_that_speak.diffusion.generate import generate
 from images_that_speak.errors import UserError
+from images_that_speak.generate import generate
 from images_that_speak.speech.tts import Phone
 from images_that_speak.training.diffusion import LatentDiffusionTraining
 from images_that_speak.training.lora import LoraSettings, add_lora, export_lora, half

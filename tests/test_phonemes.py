@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from images_that_speak.errors import UserError
 from images_that_speak.resources import words
+from images_that_speak.speech.dictionary import ARPABET, dictionary
 from images_that_speak.speech.letters import LETTERS, LetterToSound, align, error_rates, train_letters
 from images_that_speak.speech.phonemes import (
-    ARPABET,
     IPA,
     PHONE_IDS,
     PHONES,
-    dictionary,
     normalise_text,
     spell_number,
     spell_ordinal,

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchaudio.transforms import GriffinLim as Iterations
 
 from .mel import MEL, MelSpec
-from .vocoder import Vocoder, inverse_filters
+from .vocoder_base import Vocoder, inverse_filters
 
 
 class GriffinLim(Vocoder):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,11 @@ from torch.nn.utils import parametrizations
 from ..errors import UserError, nearest
 from ..files import atomic_path, read_json, write_json
 from .mel import MEL
-from .vocoder import CONFIG, PUBLISHED_SPEC, Vocoder, check_published_spec, load_strictly, torch_load
+from .vocoder_base import CONFIG, Vocoder, load_strictly
+
+# What the published vocoders call the keys of the mel spec; they do not store floor, ceil and frames.
+PUBLISHED_SPEC = {"sampling_rate": "sample_rate", "n_fft": "n_fft", "hop_size": "hop", "win_size": "win",
+                  "num_mels": "n_mels", "fmin": "fmin", "fmax": "fmax"}
 
 SLOPE = 0.1  # of the leaky ReLUs, except the last one
 
@@ -216,6 +222,18 @@ def published_files(path: Path) -> tuple[Path, Path]:
     return folder / CONFIG, path
 
 
+def check_published_spec(config: dict[str, Any], where: object) -> None:
+    """Compare the mel keys of a published vocoder's config.json with ours; UserError when they differ.
+
+    A key the file lacks is taken as agreeing, except the number of bands.
+    """
+    theirs = {**MEL.to_dict(), "n_mels": None}
+    for name, key in PUBLISHED_SPEC.items():
+        if name in config:
+            theirs[key] = MEL.fmax if name == "fmax" and config[name] is None else config[name]
+    MEL.check(theirs, where)
+
+
 def read_generator_config(path: Path) -> dict[str, Any]:
     """The generator's settings in a published config.json, its mel spec checked."""
     config = read_json(path)
@@ -225,6 +243,17 @@ def read_generator_config(path: Path) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{path}: no key {', '.join(lacking)} (expected a HiFi-GAN config)")
     return {key: config[key] for key in keys}
+
+
+def torch_load(path: Path) -> Any:
+    """`torch.load` of tensors and plain containers only; anything else is a UserError naming the file."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, json.JSONDecodeError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: not a readable checkpoint of plain weights ({reason})") from error
 
 
 def load_published(path: str | Path, weight_norm: bool = False) -> HiFiGAN:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import fold
 
-from .vocoder import Vocoder, inverse_filters
+from .vocoder_base import Vocoder, inverse_filters
 
 
 class ConvNeXtBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""Generating: pairs of prompts → sample folders, read back at the end.
+"""Generating: pairs of prompts → sample folders.
 
 Everything a user can get wrong is checked before a network is loaded; every sample is on disk before the
 next batch begins.
@@ -6,12 +6,10 @@ next batch begins.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +19,8 @@ from tqdm import tqdm
 from ..audio.mel import MEL
 from ..config import instantiate
 from ..errors import UserError
-from ..files import read_json
 from ..prompts import Pair, read_pairs
-from ..runs import Run, open_run
+from ..runs import Run
 from ..speech.durations import DurationModel, plan_speech
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
@@ -61,30 +58,6 @@ class Settings:
     steps: int
     voice: str | None = None
     autocast: torch.dtype | None = None
-
-
-def generate(cfg: DictConfig) -> dict[str, Any]:
-    """Make the samples that `cfg` (configs/generate.yaml) asks for, read them back, and return the result.
-
-    Samples that the run folder already holds are not made again. Raises UserError on bad input, before any
-    network is loaded.
-    """
-    layout = instantiate(cfg.family)
-    settings = read_settings(cfg, layout)
-    jobs = plan(cfg, layout)
-    with open_run(cfg, "generate") as run:
-        if run.result is not None:
-            return run.result
-        made, seconds = _make_missing(run, cfg, layout, settings, jobs)
-        folders = [run.sample_dir(job.sample_id) for job in jobs]
-        result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2)}
-        if cfg.reader is not None:
-            from ..scoring.evaluate import read_back
-
-            result |= read_back(folders, cfg.reader, device=cfg.device)
-        show(folders)
-        print(f"run folder: {min(str(run.dir), os.path.relpath(run.dir), key=len)}")
-        return run.finish(result)
 
 
 def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
@@ -175,22 +148,7 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
         yield jobs[start: start + size]
 
 
-def show(folders: Sequence[Path]) -> None:
-    """Print what each sample shows, says and was heard to say, and where it lies."""
-    from ..scoring.tables import print_table
-
-    rows = []
-    for folder in folders:
-        found = read_json(folder / "sample.json")
-        scores = found["scores"]
-        rows.append({**found, **{key: scores.get(key) for key in ("heard", "wer", "clip")},
-                     # Whole paths of many samples would be cut to the terminal; the run folder is told below.
-                     "path": f"{folder.parent.name}/{folder.name}"})
-    print_table(rows, {"image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
-                       "wer": "WER", "clip": "CLIP", "path": "sample"})
-
-
-def _make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
+def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
                   jobs: Sequence[Job]) -> tuple[int, float]:
     """Make the samples that the run folder lacks; return how many and in how many seconds."""
     missing = [job for job in jobs if read_complete(run.samples_dir / job.sample_id, job.sample_id) is None]

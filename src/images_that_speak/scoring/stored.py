@@ -1,0 +1,31 @@
+"""Anchors that were made earlier, for the tables of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..files import read_json
+from ..runs.identity import weights_fingerprint
+
+
+def stored_rows(cfg: DictConfig) -> list[dict[str, str]]:
+    """The rows of the largest set of anchors below `paths.logs` made with the weights and readers of `cfg`.
+
+    Empty where there are none yet.
+    """
+    weights = OmegaConf.select(cfg, "family.weights")
+    if weights is None or not Path(weights).is_dir():
+        return []
+    mine = weights_fingerprint(Path(weights))
+    reader = str(OmegaConf.select(cfg, "reader.speech._target_"))
+    best: list[dict[str, str]] = []
+    for path in sorted((Path(cfg.paths.logs) / "anchors").glob(f"{mine}-*/anchors.json")):
+        stored = read_json(path)
+        rows = stored["rows"]
+        # One reader's figures say nothing about another's.
+        if stored["speech_reader"].lower() in reader.lower() and rows and (
+                not best or int(rows[0]["samples"]) > int(best[0]["samples"])):
+            best = rows
+    return best
