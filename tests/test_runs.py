@@ -71,6 +71,18 @@ def test_other_weights_are_another_run(make, tmp_path: Path) -> None:
     assert len({before, after, identify(make(), "generate").hash}) == 3
 
 
+@pytest.mark.parametrize("key", ["family.lora", "vocoder.path"])
+def test_weights_beside_the_family_count_by_content(make, tmp_path: Path, key: str) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "pytorch_lora_weights.safetensors").write_bytes(b"1234")
+    first = identify(make(f"{key}={here}"), "generate").hash
+    assert identify(make(f"{key}={there}"), "generate").hash == first
+    (here / "pytorch_lora_weights.safetensors").write_bytes(b"1235")
+    assert identify(make(f"{key}={here}"), "generate").hash != first != identify(make(), "generate").hash
+
+
 def test_the_folder_s_name_needs_no_quotes(make) -> None:
     prompt = config.quoted("image_prompt=it's, a = \"cat\"/dog")
     name = identify(make(prompt, "guidance.audio_weight=0.3"), "generate").folder

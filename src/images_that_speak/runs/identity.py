@@ -20,6 +20,8 @@ VOLATILE = ("paths", "logger", "fresh", "device")
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
 INPUTS = ("prompts", "words", "run", "pictures")
+# Folders of weights, which count by their content too.
+WEIGHTS = ("family.weights", "family.lora", "vocoder.path")
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
 
 
@@ -41,13 +43,14 @@ def identify(cfg: DictConfig, task: str) -> Identity:
     """The identity of `cfg`, a configuration of `task`.
 
     Two configurations have the same hash when they differ only in what is volatile, however they were
-    written. Input files and the family's weights count by their content, so changing them is another run.
+    written. Input files and weights count by their content, so changing them is another run.
     """
     changed = {key: value for key, value in config.changed(cfg, task).items() if not _volatile(key, task)}
     content = {key: seen for key in INPUTS if (seen := _content(OmegaConf.select(cfg, key)))}
-    weights = OmegaConf.select(cfg, "family.weights") if task in ("generate", "evaluate") else None
-    if weights is not None and Path(weights).is_dir():
-        content["family.weights"] = weights_fingerprint(Path(weights))
+    for key in WEIGHTS if task in ("generate", "evaluate") else ():
+        folder = OmegaConf.select(cfg, key)
+        if folder is not None and Path(folder).is_dir():
+            content[key] = weights_fingerprint(Path(folder))
     counted = {key: value for key, value in changed.items() if key not in content}
     digest = content_hash({"task": task, "changed": counted, "content": content}, 10)
     return Identity(task, digest, _readable(changed, task), changed)
