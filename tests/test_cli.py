@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from images_that_speak import cli, config
+from images_that_speak.files import read_json
 from images_that_speak.resources import ROOT
 
 TASK = '''
@@ -27,12 +28,20 @@ def work(cfg):
             raise RuntimeError("broken on purpose")
         run.log({"loss": 1.0}, 1)
         return run.finish({"said": cfg.image_prompt, "torch": "torch" in sys.modules})
+
+
+def train(cfg):
+    calls.append(cfg)
+    with open_run(cfg, "train") as run:
+        if cfg.seed == 13:
+            raise RuntimeError("broken on purpose")
+        return run.finish({"steps": cfg.steps})
 '''
 
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Call `generate.py` with arguments in this process: (exit code, what it printed, calls so far)."""
+    """Call an entry script with arguments in this process: (exit code, what it printed, calls so far)."""
     (tmp_path / "stand_in.py").write_text(TASK)
     (tmp_path / "weights" / "pocket").mkdir(parents=True)
     (tmp_path / "weights" / "pocket" / "family.json").write_text("{}")
@@ -41,13 +50,13 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "stand_in", raising=False)
 
-    def run(*arguments: str) -> tuple[int, str, list]:
+    def run(*arguments: str, task: str = "generate") -> tuple[int, str, list]:
         places = [] if {"--help", "-h"} & set(arguments) else [
             f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
-        monkeypatch.setattr(sys, "argv", ["generate.py", *arguments, *places])
+        monkeypatch.setattr(sys, "argv", [f"{task}.py", *arguments, *places])
         code = 0
         try:
-            cli.launch("generate", "stand_in.work")
+            cli.launch(task, "stand_in.train" if task == "train" else "stand_in.work")
         except SystemExit as stop:
             code = int(stop.code or 0)
         printed = capfd.readouterr()
@@ -138,6 +147,45 @@ def test_a_sweep_makes_a_run_of_each_and_is_finished_by_issuing_it_again(call, t
     code, _, calls = call(*sweep)
     assert code == 0 and len(calls) == 5
     assert len(list((tmp_path / "logs" / "sweeps").iterdir())) == 1
+
+
+def test_a_training_goes_on_with_other_settings(call, tmp_path: Path) -> None:
+    """resume=DIR tells what differs, keeps what came out, and is itself finished by giving it again."""
+    with pytest.raises(RuntimeError):
+        call("model=vocos", "steps=10", "seed=13", task="train")
+    folder = next((tmp_path / "logs" / "train").iterdir())
+    code, printed, _ = call(f"resume={folder}", "seed=3", task="train")
+    assert code == 0 and "  seed: 13 → 3" in printed and "steps: " not in printed
+    code, printed, calls = call(f"resume={folder}", "steps=20", "seed=4", task="train")
+    assert code == 0 and "  steps: 10 → 20" in printed and "  seed: 3 → 4" in printed
+    assert (calls[-1].seed, calls[-1].steps, calls[-1].model._target_) == (4, 20, calls[0].model._target_)
+    assert read_json(folder / "result.json") == {"steps": 20}
+    assert read_json(folder / "result.2.json") == {"steps": 10}
+    info = read_json(folder / "run.json")
+    assert [command["changes"] for command in info["commands"]] == [
+        [], ["seed: 13 → 3"], ["seed: 3 → 4", "steps: 10 → 20"]]
+    assert info["hash"] in folder.name and info["changed"]["steps"] == 20
+    card = (folder / "README.md").read_text()
+    assert "steps: 10 → 20" in card and card.count("python train.py") == 4
+    code, printed, calls = call(f"resume={folder}", "steps=20", task="train")
+    assert code == 0 and "finished already" in printed and len(calls) == 3
+    assert [path.name for path in (tmp_path / "logs" / "train").iterdir()] == [folder.name]
+    # The first command still finds its folder, and is told that it has moved on.
+    code, printed, calls = call("model=vocos", "steps=10", "seed=13", task="train")
+    assert code == 0 and "its settings have changed since: seed: 4 → 13" in printed and len(calls) == 3
+
+
+def test_what_cannot_be_resumed_is_explained(call, tmp_path: Path) -> None:
+    call("seed=5")
+    made = next((tmp_path / "logs" / "generate").iterdir())
+    near = str(made)[:-1]
+    for arguments, told in (
+            ([f"resume={near}"], f"Did you mean '{made.name}'"),
+            ([f"resume={made}"], "a run of generate; only a training"),
+            (["-m", f"resume={made}", "seed=1,2"], "one by one"),
+            (["model=vocos", "fresh=true", f"resume={made}"], "a run of generate")):
+        code, printed, _ = call(*arguments, task="train")
+        assert code == 2 and told in printed
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(call, tmp_path: Path) -> None:

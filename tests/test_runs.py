@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 
 from images_that_speak import config, files
 from images_that_speak.errors import UserError
-from images_that_speak.files import read_json
+from images_that_speak.files import plain, read_json, write_json
 from images_that_speak.runs import describe, finished, identify, open_run
-from images_that_speak.runs.run import plain
+from images_that_speak.runs import run as run_module
 
 
 @pytest.fixture
@@ -137,6 +137,42 @@ def test_fresh_makes_another_beside_it(make) -> None:
             assert run.dir.name.endswith(run.identity.hash + expected)
     with open_run(make(), "generate") as run:  # goes on with the newest
         assert run.dir.name.endswith(".3")
+
+
+def test_the_code_s_changes_are_kept(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "_diff", lambda: "+ a line\n")
+    with open_run(make(), "generate") as run:
+        run.finish({})
+    command = read_json(run.dir / "run.json")["commands"][0]
+    assert (run.dir / command["diff"]).read_text() == "+ a line\n" and command["dirty"]
+    assert command["diff"] in (run.dir / "README.md").read_text()
+
+
+def test_the_card_shows_the_best(make) -> None:
+    with open_run(make(), "generate") as run:
+        for name, wer, clip in (("one", 0.5, 30.0), ("two", 0.0, 20.0), ("three", 0.0, 25.0)):
+            write_json(run.sample_dir(name) / "sample.json", {
+                "sample_id": name, "image_prompt": "a cat", "audio_prompt": "happy baby", "seed": 0,
+                "scores": {"wer": wer, "clip": clip, "heard": "happy baby"}})
+        for step, loss in ((10, 0.5), (20, 0.25), (30, 0.75)):
+            run.log({"valid/loss": loss, "train/loss": 0.0}, step)
+        run.finish({"wer": 0.25})
+    card = (run.dir / "README.md").read_text()
+    assert card.index("samples/three/image.png") < card.index("samples/two/") < card.index("samples/one/")
+    assert "| valid/loss | 0.25 | 20 |" in card and "train/loss" not in card
+
+
+def test_ranks_above_0_write_nothing(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under DDP each rank runs the whole script; the first holds the folder's lock."""
+    with open_run(make("logger=wandb"), "generate") as first:
+        before = sorted(first.dir.iterdir())
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        with open_run(make("logger=wandb"), "generate") as second:
+            assert second.dir == first.dir and second.wandb is None and second.loggers == []
+            second.log({"loss": 1.0}, 1)
+            assert second.finish({"a": float("nan")}) == {"a": None}
+        assert sorted(first.dir.iterdir()) == before
+        monkeypatch.delenv("LOCAL_RANK")
 
 
 def test_two_processes_are_refused(make) -> None:

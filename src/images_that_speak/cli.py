@@ -49,6 +49,10 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
 
     multirun = config.is_multirun(arguments)
     arguments = [config.quoted(argument, multirun) for argument in arguments]
+    if task == "train":
+        from .runs import resumed
+
+        arguments = resumed(arguments)
     sys.argv[1:] = arguments
     if not any(argument.split("=")[0] in HYDRA_FLAGS for argument in arguments):
         found = config.check(task, _overrides(arguments), multirun)
@@ -72,6 +76,8 @@ def run_task(cfg: Any, task: str, target: str) -> Any:
     if done is not None:
         folder, result = done
         print(f"finished already: {_short(folder)}  (fresh=true makes it anew)")
+        for change in runs.differences(folder, cfg):
+            print(f"  its settings have changed since: {change}")
         print(runs.describe(result))
         return result
     module, _, name = target.rpartition(".")

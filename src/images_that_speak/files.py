@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,21 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
     """Write `data` to `path` under a temporary name and rename."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: numbers of numpy and torch, paths and tuples converted, NaN and ±∞ null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(child) for child in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # an array or a tensor, of any size
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -85,6 +85,7 @@ class Evaluate(Common):
 
 @dataclass
 class Train(Common):
+    resume: str | None = None
     steps: int = MISSING
     device: str = MISSING
     export: str | None = None

@@ -138,6 +138,9 @@ def _evaluate(cfg: DictConfig, found: list[str]) -> None:
 
 
 def _train(cfg: DictConfig, found: list[str]) -> None:
+    if cfg.resume is not None and cfg.fresh:
+        found.append(f"resume={cfg.resume}, fresh=true: one goes on in a folder, the other begins a new one; "
+                     "give one of them")
     if cfg.model is None:
         from .resources import ROOT
 

@@ -12,7 +12,9 @@ last, `result.json`: where that is, nothing is left to do.
 
 from __future__ import annotations
 
+from .card import describe
 from .identity import Identity, identify
-from .run import Run, describe, finished, open_run
+from .resume import resumed
+from .run import Run, differences, finished, open_run
 
-__all__ = ["Identity", "Run", "describe", "finished", "identify", "open_run"]
+__all__ = ["Identity", "Run", "describe", "differences", "finished", "identify", "open_run", "resumed"]

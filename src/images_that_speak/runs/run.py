@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
-import math
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from .. import config
 from ..errors import UserError
-from ..files import atomic_write, content_hash, read_json, write_json
+from ..files import atomic_write, content_hash, plain, read_json, write_json
 from ..resources import ROOT
-from .identity import Identity, identify
+from .card import run_card
+from .identity import VOLATILE, Identity, identify
 from .samples import log_samples, metrics_to_csv
 
 log = logging.getLogger(__name__)
@@ -34,11 +38,14 @@ LIBRARIES = ("torch", "lightning", "diffusers", "transformers", "peft", "hydra-c
 def open_run(cfg: DictConfig, task: str) -> Run:
     """The run folder of `cfg`, a configuration of `task`: a new one, or the one to go on with.
 
-    With `fresh: true` always a new one, beside those that exist. To be used as a context manager.
+    With `resume: DIR` that one, whatever is changed. With `fresh: true` always a new one, beside those that
+    exist. To be used as a context manager.
     """
     identity = identify(cfg, task)
     attempts = _attempts(cfg, identity)
-    if not attempts:
+    if cfg.get("resume"):
+        folder = Path(cfg.resume)
+    elif not attempts:
         folder = _home(cfg, task) / identity.folder
     elif cfg.fresh:
         folder = attempts[-1].with_name(f"{attempts[0].name.split('__')[0]}__{identity.hash}"
@@ -52,10 +59,33 @@ def finished(cfg: DictConfig, task: str) -> tuple[Path, dict[str, Any]] | None:
     """The folder and the result of the run of `cfg` when there is nothing left to do, else None."""
     if "fresh" not in cfg or cfg.fresh:
         return None
-    attempts = _attempts(cfg, identify(cfg, task))
+    attempts = [Path(cfg.resume)] if cfg.get("resume") else _attempts(cfg, identify(cfg, task))
     if not attempts or not (attempts[-1] / "result.json").exists():
         return None
+    if cfg.get("resume") and differences(attempts[-1], cfg):
+        return None
     return attempts[-1], read_json(attempts[-1] / "result.json")
+
+
+def differences(folder: Path, cfg: DictConfig) -> list[str]:
+    """`key: before → now` for every setting of the run in `folder` that `cfg` has otherwise.
+
+    What is volatile (see identity.py) and what follows from where things lie is left out.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        return []
+    before = config.flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    after = config.flatten(OmegaConf.to_container(cfg, resolve=True))
+    written = config.flatten(OmegaConf.to_container(cfg, resolve=False))
+    volatile = (*VOLATILE, "batch_size")
+    return [f"{key}: {_at(before, key)} → {_at(after, key)}" for key in dict.fromkeys([*before, *after])
+            if before.get(key) != after.get(key) and key.split(".")[0] not in volatile
+            and not re.search(r"\$\{(paths|root)", str(written.get(key)))]
+
+
+def _at(flat: Mapping[str, Any], key: str) -> Any:
+    return flat[key] if key in flat else "absent"
 
 
 def _home(cfg: DictConfig, task: str) -> Path:
@@ -82,9 +112,11 @@ class Run:
         result: what `finish` wrote, or None while there is something left to do.
         resumed: whether the folder was begun by an earlier command.
         identity: hash and changed configuration.
+        follows: whether this process only computes for another, which writes (a rank above 0).
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, identity: Identity):
+        self.follows = _rank() > 0
         self.dir = folder
         self.name = folder.name
         self.task = identity.task
@@ -94,11 +126,13 @@ class Run:
         self.resumed = False
         self._lock: Any = None
         self._info: dict[str, Any] = {}
-        self._samples_logged = False
+        self._samples_shown: list[Path] | None = None
 
     # --- opening and closing
 
     def __enter__(self) -> Run:
+        if self.follows:
+            return self
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.dir / ".lock", "a+")
@@ -120,24 +154,37 @@ class Run:
         self._lock.flush()
         before = read_json(self.dir / "run.json") if (self.dir / "run.json").exists() else {}
         self.resumed = bool(before)
+        changes = differences(self.dir, self.cfg)
         if (self.dir / "result.json").exists():
-            self.result = read_json(self.dir / "result.json")
-        self._warn_of_other_defaults()
+            if self.cfg.get("resume") and changes:
+                # There is something left to do again; what came out before is kept.
+                os.replace(self.dir / "result.json", self.dir / f"result.{len(before['commands'])}.json")
+            else:
+                self.result = read_json(self.dir / "result.json")
+        self._tell(changes)
         _drop_half_line(self.metrics_path)
+        if self.result is not None:
+            return self
         resolved = OmegaConf.to_container(self.cfg, resolve=True)
+        command = {**_provenance(self.task), "time": _now(), "changes": changes}
+        if (diff := _diff()) is not None:
+            command["diff"] = f"code-{hashlib.sha256(diff.encode()).hexdigest()[:10]}.diff"
+            if not (self.dir / command["diff"]).exists():
+                atomic_write(self.dir / command["diff"], diff)
         self._info = {
-            "task": self.task, "name": self.name, "hash": self.identity.hash, "status": "running",
-            "changed": self.identity.changed, "config_hash": content_hash(resolved),
+            "task": self.task, "name": self.name, "hash": before.get("hash", self.identity.hash),
+            "status": "running", "changed": self.identity.changed, "config_hash": content_hash(resolved),
             "wandb_id": before.get("wandb_id"), "created": before.get("created", _now()),
-            "commands": [*before.get("commands", []), _provenance()]}
-        if self.result is None:
-            text = OmegaConf.to_yaml(self.cfg, resolve=True)
-            atomic_write(self.dir / "config.yaml", f"# {self._info['commands'][-1]['command']}\n{text}")
-            self._save()
+            "commands": [*before.get("commands", []), command]}
+        text = OmegaConf.to_yaml(self.cfg, resolve=True)
+        atomic_write(self.dir / "config.yaml", f"# {command['command']}\n{text}")
+        self._save()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        if self.follows:
+            return
         try:
             if error is None:
                 status = "finished" if self.result is not None else "interrupted"
@@ -158,21 +205,16 @@ class Run:
         self._info.update(values, updated=_now())
         write_json(self.dir / "run.json", self._info)
 
-    def _warn_of_other_defaults(self) -> None:
-        """Defaults may have moved since the folder was begun; the identity does not show that."""
-        path = self.dir / "config.yaml"
-        if not path.exists():
-            return
-        before = config.flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
-        after = config.flatten(OmegaConf.to_container(self.cfg, resolve=True))
-        written = config.flatten(OmegaConf.to_container(self.cfg, resolve=False))
-        volatile = ("paths", "logger", "fresh", "device", "batch_size")
-        moved = [f"{key}: {before.get(key)} → {value}" for key, value in after.items()
-                 if before.get(key) != value and key.split(".")[0] not in volatile
-                 and "${" not in str(written.get(key))]
-        if moved:
-            log.warning("%s was begun with other defaults (%s); fresh=true starts anew", self.dir,
-                        "; ".join(moved[:5]))
+    def _tell(self, changes: list[str]) -> None:
+        """What is not as it was when the folder was last worked on."""
+        if self.cfg.get("resume"):
+            print(f"goes on in {self.dir}, {'changed:' if changes else 'nothing changed'}")
+            for change in changes:
+                print(f"  {change}")
+        elif changes:
+            # The identity shows what the command changes, not that defaults have moved.
+            log.warning("%s was begun with other settings (%s); fresh=true starts anew", self.dir,
+                        "; ".join(changes[:5]))
 
     # --- what a task uses
 
@@ -208,6 +250,8 @@ class Run:
 
         For generating and evaluating; a training is logged by Lightning (see metrics.py).
         """
+        if self.follows:
+            return
         append_metrics(self.metrics_path, metrics, step)
         if self.wandb is not None:
             self.wandb.log({**metrics, "trainer/global_step": step})
@@ -217,25 +261,27 @@ class Run:
 
         Called by `finish` where it has not been called before.
         """
-        self._samples_logged = True
+        if folders is None:
+            folders = sorted(self.samples_dir.iterdir()) if self.samples_dir.is_dir() else ()
+        self._samples_shown = [Path(folder) for folder in folders]
         csv, tensorboard = self._setting("csv"), self._setting("tensorboard")
-        if (csv, tensorboard, self.wandb) == (None, None, None):
-            return
-        shown = (sorted(self.samples_dir.iterdir()) if folders is None and self.samples_dir.is_dir()
-                 else [Path(folder) for folder in folders or ()])
-        log_samples(shown, self.dir, csv, tensorboard, self.wandb)
+        if (csv, tensorboard, self.wandb) != (None, None, None):
+            log_samples(self._samples_shown, self.dir, csv, tensorboard, self.wandb)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the run card, close the run and, last, write result.json; NaN and infinity become null."""
         clean = plain(result)
-        if not self._samples_logged:
+        if self.follows:
+            return clean
+        if self._samples_shown is None:
             self.log_samples()
         if self.wandb is not None:
             numbers = {k: v for k, v in config.flatten(clean).items() if isinstance(v, (int, float))}
             self.wandb.summary.update(numbers)
         if self._setting("csv") is not None:
             metrics_to_csv(self.metrics_path, self.dir / self._setting("csv")["metrics"])
-        atomic_write(self.dir / "README.md", _card(self, clean))
+        atomic_write(self.dir / "README.md", run_card(
+            self.dir, self._info, clean, self._samples_shown or ()))
         self._save(status="finished", error=None)
         write_json(self.dir / "result.json", clean)
         self.result = clean
@@ -252,7 +298,7 @@ class Run:
     def wandb(self) -> Any:
         """The W&B run, begun or gone on with, or None when logger=wandb was not chosen."""
         setting = self._setting("wandb")
-        if setting is None or self.result is not None:
+        if setting is None or self.result is not None or self.follows:
             return None
         from .wandb import start
 
@@ -273,7 +319,7 @@ class Run:
             from lightning.pytorch.loggers import WandbLogger
 
             found.append(WandbLogger(experiment=self.wandb))
-        if (setting := self._setting("tensorboard")) is not None:
+        if (setting := self._setting("tensorboard")) is not None and not self.follows:
             from lightning.pytorch.loggers import TensorBoardLogger
 
             found.append(TensorBoardLogger(self.dir, name="", version=setting["folder"]))
@@ -303,70 +349,57 @@ def _drop_half_line(path: Path) -> None:
         os.truncate(path, data.rfind(b"\n") + 1)
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON knows it: numbers of numpy and torch, paths and tuples converted, NaN and ±∞ null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [plain(child) for child in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):  # an array or a tensor, of any size
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def describe(result: Mapping[str, Any]) -> str:
-    """A result for reading: one number a line; a list of samples by its length."""
-    rows = config.flatten(plain(result))
-    width = max((len(key) for key in rows), default=0)
-    return "\n".join(f"  {key:<{width}}  {_shown(value)}" for key, value in rows.items())
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list) and (len(value) > 6 or any(isinstance(child, dict) for child in value)):
-        return f"{len(value)} entries, in result.json"
-    return str(value)
-
-
-def _card(run: Run, result: Mapping[str, Any]) -> str:
-    """README.md of a run folder: what it is, how to make it again, what came out."""
-    last = run._info["commands"][-1]
-    libraries = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
-    changed = "\n".join(f"- `{key}: {value}`" for key, value in run.identity.changed.items()) or "- nothing"
-    rows = "\n".join(f"| {key} | {_shown(value)} |" for key, value in config.flatten(result).items())
-    return (f"# {run.name}\n\nA {run.task} run of Images that Speak, finished {_now()}.\n\n"
-            f"```\n{last['command']}\n```\n\nChanged from the defaults:\n\n{changed}\n\n"
-            f"| result | |\n|---|---|\n{rows}\n\n"
-            f"Code {last['git'] or 'not under git'}{' with changes' if last['dirty'] else ''}; {libraries}.\n"
-            f"The whole configuration is in config.yaml, the numbers in result.json and metrics.jsonl.\n")
+def _rank() -> int:
+    """This process's number among those that train one model together, as Lightning counts them."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _provenance() -> dict[str, Any]:
-    """Which command, which code, which libraries."""
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True,
-                                  timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
-    versions = {"python": platform.python_version()}
+
+# The code of a process is what it was when the process began, so these are asked for once.
+@cache
+def _commit() -> str | None:
+    return (_git("rev-parse", "HEAD") or "").strip() or None
+
+
+@cache
+def _diff() -> str | None:
+    """What the code has beyond its commit, or None; of a very large change only that it was there."""
+    diff = _git("diff", "HEAD", "--no-ext-diff", "--", "*.py", "*.yaml", "*.toml")
+    return None if not diff else diff if len(diff) < 2**22 else f"{len(diff)} characters, not kept\n"
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
             continue
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    command = " ".join(f"'{word}'" if set(word) & set(" \"$&;|<>*?()[]{}'") else word for word in words)
-    return {"command": f"python {command}", "time": _now(), "git": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")), "versions": versions}
+    return found
+
+
+def _provenance(task: str) -> dict[str, Any]:
+    """Which command, which code, which libraries. Of a job of a sweep, the command that makes it alone."""
+    if HydraConfig.initialized():
+        overrides = list(HydraConfig.get().overrides.task)
+        program = [f"{task}.py"] if task != "corpus" else ["-m", "images_that_speak.data"]
+        words = [*program, *overrides]
+    else:
+        overrides, words = [], [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {"command": f"python {shlex.join(words)}", "overrides": overrides, "git": _commit(),
+            "dirty": _diff() is not None, "versions": _versions()}
