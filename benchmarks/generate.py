@@ -33,11 +33,11 @@ LIMITS = {"seconds": 30.0, "GB": 3.0}  # what one sample may take on two CPU cor
 class OnePassAtATime(Branch):
     """A branch whose two passes are two UNet calls."""
 
-    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> Guided:
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, progress: float, uses_uncond: bool) -> Guided:
         n = len(x)
-        uncond, cond = (self.predictor(x, t.expand(n), self.condition[rows]).x0
+        uncond, cond = (self.predictor(x, t.expand(n), self.both[rows]).x0
                         for rows in (slice(0, n), slice(n, 2 * n)))
-        return Guided(uncond, cond, self.scale)
+        return Guided(uncond, cond, self.guidance.scale)
 
 
 def peak() -> float:

@@ -215,3 +215,18 @@ def test_the_picture_is_turned_down_beside_the_speech_only() -> None:
     assert torch.equal(quiet[..., 400:600], pictures[..., 400:600])
     torch.testing.assert_close(quiet[..., :380], pictures[..., :380] * 0.5)
     assert Masks().finish(pictures, activity) is pictures
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_rescaling_brings_the_contrast_back(branches: tuple[Guided, Guided], share: float) -> None:
+    """std(g) goes from that of plain guidance to that of the conditional answer, in every sample."""
+    plain = branches[0]
+    rescaled = Guided(plain.uncond, plain.cond * torch.tensor([1.0, 2.0])[:, None, None, None], 5.0, share)
+    before = Guided(rescaled.uncond, rescaled.cond, 5.0).guided
+    for got, guided, cond in zip(rescaled.guided, before, rescaled.cond, strict=True):
+        torch.testing.assert_close(got.std(), share * cond.std() + (1 - share) * guided.std())
+        torch.testing.assert_close(got / got.std(), guided / guided.std())
+    torch.testing.assert_close(rescaled.uncond + rescaled.delta, rescaled.guided)
+    # Without guidance there is nothing to bring back.
+    alone = Guided(plain.uncond, plain.cond, 1.0, share)
+    torch.testing.assert_close(alone.guided, plain.cond, rtol=1e-5, atol=1e-5)

@@ -105,6 +105,10 @@ def test_all_mistakes_are_told_at_once(family: list[str]) -> None:
 @pytest.mark.parametrize(("override", "said"), [
     ("guidance.audio_weight=nan", "0 to 1"),
     ("guidance.audio_weight=1.01", "0 to 1"),
+    ("guidance.interval=[0.5,0.2]", "two fractions of the schedule"),
+    ("guidance.interval=[0.5]", "two fractions of the schedule"),
+    ("guidance.interval=[0,1.2]", "two fractions of the schedule"),
+    ("guidance.rescale=1.5", "0 to 1"),
     ("steps=0", "1 to 1000"),
     ("steps=1001", "1 to 1000"),
     ("steps=2.5", "Integer"),

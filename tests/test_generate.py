@@ -20,6 +20,7 @@ from images_that_speak.audio.wave import read_wave
 from images_that_speak.diffusion import generate as module
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
+from images_that_speak.diffusion.guidance import Guidance
 from images_that_speak.diffusion.outputs import FILES, sample_id
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
@@ -77,6 +78,13 @@ def test_phrases_of_different_length_share_a_batch(make, tmp_path):
         torch.testing.assert_close(alone[0], together[0], rtol=1e-3, atol=2e-4)
 
 
+def test_a_pass_that_changes_nothing_is_left_out(make, monkeypatch):
+    cheap = batch_of(make("guidance.image_scale=1"))
+    monkeypatch.setattr(Guidance, "passes", lambda self, progress, uses_uncond: 2)
+    torch.testing.assert_close(batch_of(make("guidance.image_scale=1")), cheap, rtol=1e-4, atol=1e-4)
+    assert not batch_of(make("guidance.image_scale=9")).allclose(cheap, atol=1e-2)
+
+
 def test_full_weight_without_the_image_is_speech_alone(make):
     joint = batch_of(make("composition=weighted_average", "guidance.audio_weight=1"))
     alone = batch_of(make("composition=speech_only"))
@@ -102,6 +110,8 @@ def test_a_run_folder_holds_samples_that_say_what_they_are(make, tmp_path):
         record = json.loads((folder / "sample.json").read_text())
         assert record["sample_id"] == folder.name and record["seed"] == seed
         assert (record["image_prompt"], record["audio_prompt"]) == ("a cat", "happy music")
+        # Three steps: the image is guided, two passes each; the speech is not.
+        assert record["evaluations"] == result["evaluations"] == 9
         assert record["settings"]["steps"] == 3 and record["scores"] == {}
         assert [phone[0] for phone in record["phones"]] == "hh ae p iy m y uw z ih k".split()
         assert Image.open(folder / "image.png").mode == "L"
@@ -215,7 +225,8 @@ def test_stable_diffusion_and_auffusion_generate(tmp_path):
 def test_published_settings_come_with_the_composition(make):
     cfg = make("composition=images_that_sound")
     assert dict(cfg.guidance) == {"image_scale": 10.0, "audio_scale": 10.0, "audio_weight": 0.5,
-                                  "image_start": 0.1, "audio_start": 0.0}
+                                  "image_start": 0.1, "audio_start": 0.0, "interval": [0.0, 1.0],
+                                  "rescale": 0.0}
     changed = make("composition=images_that_sound", "guidance.audio_weight=0.4")
     assert changed.composition.audio_weight == 0.4
 

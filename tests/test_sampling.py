@@ -6,10 +6,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from images_that_speak.diffusion.composition import Guided, WeightedAverage
-from images_that_speak.diffusion.guidance import Joint
+from images_that_speak.diffusion.composition import Guided, ImageOnly, Split, WeightedAverage
+from images_that_speak.diffusion.guidance import Branch, Guidance, Joint, evaluations
+from images_that_speak.diffusion.predictor import Prediction
 from images_that_speak.diffusion.sampling import SCHEDULERS, make_scheduler, noise, sample, set_steps
 from images_that_speak.errors import UserError
+from images_that_speak.networks.condition import Condition
 
 SCHEDULE = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085,
             "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
@@ -60,7 +62,7 @@ def test_two_gaussians_averaged_are_the_gaussian_between(name):
 
 
 def _branch(x0):
-    def said(x, t):
+    def said(x, t, *_):
         # Guidance moves from the unconditional answer to twice its distance from the conditional one.
         answer = x0(x, t)
         return Guided(answer - 0.3, answer - 0.1, 1.5)
@@ -72,7 +74,7 @@ def test_start_points_leave_the_first_steps_to_the_other():
     calls = {"image": [], "speech": []}
 
     def branch(name):
-        def said(x, t):
+        def said(x, t, *_):
             calls[name].append(int(t))
             value = torch.full_like(x, 0.0 if name == "image" else 1.0)
             return Guided(value, value, 1.0)
@@ -84,6 +86,37 @@ def test_start_points_leave_the_first_steps_to_the_other():
     sample(joint, noise([0], SHAPE), build("ddim"), 100, lambda state: seen.append(float(state["x0"].mean())))
     assert (len(calls["image"]), len(calls["speech"])) == (90, 100)
     assert seen[:10] == [1.0] * 10 and seen[10:] == [0.5] * 90
+
+
+@pytest.mark.parametrize(("scale", "interval", "uses_uncond", "passes"), [
+    (1.0, (0, 1), False, 10), (1.0, (0, 1), True, 20), (3.0, (0, 1), False, 20), (3.0, (0.2, 0.6), False, 14),
+    (3.0, (0.2, 0.6), True, 20), (3.0, (0.5, 0.5), False, 10)])
+def test_passes_are_made_only_where_they_count(scale, interval, uses_uncond, passes):
+    """The count that is told is the count of what the UNet saw, and leaving a pass out changes nothing."""
+    seen = []
+
+    def predictor(x, t, condition):
+        seen.append(len(x))
+        x0 = 0.1 * x + condition.tokens[:, :, :1, None]
+        return Prediction(x0, x0)
+
+    def condition(value):
+        return Condition(torch.full((2, 1, 1), value), torch.ones(2, 1, dtype=torch.bool))
+
+    guidance = Guidance(scale, interval)
+    x, steps = torch.randn(2, *SHAPE), 10
+    branch = Branch(predictor, condition(0.5), condition(-1.0), guidance)
+    for i in range(steps):
+        guided = branch(x, torch.tensor(i), i / steps, uses_uncond).guided
+        s = scale if interval[0] <= i / steps < interval[1] else 1.0
+        torch.testing.assert_close(guided, 0.1 * x - 1 + s * 1.5)
+    assert sum(seen) == 2 * passes
+    compose = Split() if uses_uncond else WeightedAverage()
+    both = {"image": guidance, "speech": Guidance(1.0)}
+    alone = {"image": 0.0, "speech": 0.5}
+    assert evaluations(compose, both, alone, steps) == passes + 5 * (1 + uses_uncond)
+    assert evaluations(ImageOnly(), both, {"image": 0.3}, steps) == sum(guidance.passes(i / steps, False)
+                                                                        for i in range(steps))
 
 
 def test_branches_must_exist_and_one_must_start():

@@ -31,7 +31,8 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
             return run.result
         made, seconds = make_missing(run, cfg, layout, settings, jobs)
         folders = [run.sample_dir(job.sample_id) for job in jobs]
-        result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2)}
+        result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2),
+                                  "evaluations": settings.evaluations}
         if cfg.reader is not None:
             result |= read_back(folders, cfg.reader, device=cfg.device)
         show(folders)

@@ -31,6 +31,8 @@ class Guidance:
     audio_weight: float = MISSING
     image_start: float = MISSING
     audio_start: float = MISSING
+    interval: list[float] = MISSING
+    rescale: float = MISSING
 
 
 @dataclass

@@ -26,6 +26,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "guidance.audio_start": (0, 1, "a fraction of the schedule, 0 to 1"),
     "guidance.image_scale": (0, 100, "0 to 100"),
     "guidance.audio_scale": (0, 100, "0 to 100"),
+    "guidance.rescale": (0, 1, "0 to 1"),
     "phonemes.pause": (0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
     "phonemes.rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
     "num_samples": (1, 100_000, "a whole number of at least 1"),
@@ -105,6 +106,10 @@ def _generate(cfg: DictConfig, found: list[str]) -> None:
     if all(isinstance(start, (int, float)) and not math.isnan(start) and start > 0 for start in starts):
         found.append(f"guidance.image_start={starts[0]} and guidance.audio_start={starts[1]}: one of them "
                      "must be 0, for nothing would act before the earlier one")
+    interval = list(_select(cfg, "guidance.interval", found) or [])
+    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+        found.append(f"guidance.interval={interval}: expected two fractions of the schedule, the first at "
+                     "most the second, 0 to 1")
     start = _select(cfg, "phonemes.start", found)
     within = isinstance(start, (int, float)) and not isinstance(start, bool) and 0 <= start <= SECONDS
     if start is not None and start != "centre" and not within:

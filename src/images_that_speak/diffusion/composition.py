@@ -27,21 +27,34 @@ NO_PHONES = ("composition: {} needs to know when phones sound, and this family's
 
 @dataclass(frozen=True)
 class Guided:
-    """A branch's x̂₀ without its condition and with it, each (B, C, H, W), and its guidance scale."""
+    """A branch's x̂₀ without its condition and with it, each (B, C, H, W), and its guidance scale.
+
+    rescale: φ in [0, 1], how far the contrast of what is guided goes back to that of the conditional answer.
+    """
 
     uncond: Tensor
     cond: Tensor
     scale: float
+    rescale: float = 0.0
 
     @property
     def delta(self) -> Tensor:
-        """d = s·(c − u), the guidance."""
-        return self.scale * (self.cond - self.uncond)
+        """d = g − u, the guidance; s·(c − u) unless rescaled."""
+        return self.guided - self.uncond if self.rescale else self.scale * (self.cond - self.uncond)
 
     @property
     def guided(self) -> Tensor:
-        """u + s·(c − u): classifier-free guidance (Ho & Salimans 2022, with s = 1 the conditional model)."""
-        return self.uncond + self.delta
+        """g = u + s·(c − u): classifier-free guidance (Ho & Salimans 2022, with s = 1 the conditional model).
+
+        Rescaled it is g·(φ·std(c)/std(g) + 1 − φ), each sample by its own deviations (Lin et al. 2023,
+        eq. 15 and 16, here on x̂₀): large scales no longer saturate.
+        """
+        guided = self.uncond + self.scale * (self.cond - self.uncond)
+        if not self.rescale:
+            return guided
+        over = tuple(range(1, guided.ndim))
+        ratio = self.cond.std(over, keepdim=True) / guided.std(over, keepdim=True).clamp(min=1e-8)
+        return guided * (self.rescale * ratio + 1 - self.rescale)
 
 
 @dataclass(frozen=True)
@@ -57,9 +70,13 @@ class Moment:
 
 
 class Composition(Protocol):
-    """Two branches' predictions at a moment → the joint x̂₀."""
+    """Two branches' predictions at a moment → the joint x̂₀.
+
+    `uses_uncond`: whether it asks for u itself, and not only for g.
+    """
 
     branches: ClassVar[tuple[str, ...]]
+    uses_uncond: ClassVar[bool]
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor: ...
 
@@ -142,6 +159,7 @@ class ImageOnly:
     """The image branch alone: x̂₀ = g_image. An anchor."""
 
     branches: ClassVar[tuple[str, ...]] = ("image",)
+    uses_uncond: ClassVar[bool] = False
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
         return image.guided
@@ -152,6 +170,7 @@ class SpeechOnly:
     """The speech branch alone: x̂₀ = g_speech. An anchor."""
 
     branches: ClassVar[tuple[str, ...]] = ("speech",)
+    uses_uncond: ClassVar[bool] = False
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
         return speech.guided
@@ -166,6 +185,7 @@ class WeightedAverage:
 
     audio_weight: float = 0.5
     branches: ClassVar[tuple[str, ...]] = BOTH
+    uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _shares(audio_weight=self.audio_weight)
@@ -193,6 +213,7 @@ class WeightsOverTime:
     end: float = 1.0
     shape: str = "linear"
     branches: ClassVar[tuple[str, ...]] = BOTH
+    uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _shares(audio_weight=self.audio_weight, early=self.early, begin=self.begin, end=self.end)
@@ -252,6 +273,7 @@ class Masks(_Masked):
     speech_ceiling_hz: float | None = None
     picture_gain: float = 1.0
     branches: ClassVar[tuple[str, ...]] = BOTH
+    uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _shares(audio_weight=self.audio_weight, elsewhere=self.elsewhere, picture_gain=self.picture_gain)
@@ -292,6 +314,7 @@ class Split(_Masked):
     edge: float = 0.12
     speech_ceiling_hz: float | None = None
     branches: ClassVar[tuple[str, ...]] = BOTH
+    uses_uncond: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _shares(audio_weight=self.audio_weight, image_delta=self.image_delta, audio_delta=self.audio_delta)

@@ -26,7 +26,7 @@ from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
 from .composition import NO_PHONES, Composition
 from .family import DTYPES, Family, Layout, activity
-from .guidance import Branch, Joint, check_starts
+from .guidance import Branch, Guidance, Joint, check_starts, evaluations
 from .outputs import read_complete, sample_id, write_sample
 from .sampling import Callback, make_scheduler, noise, sample, set_steps
 
@@ -48,16 +48,21 @@ class Job:
 class Settings:
     """How samples are made, whatever they show and say.
 
-    scales, starts: by branch, "image" and "speech". scheduler: `make_scheduler`'s name and options.
+    guidance, starts: by branch, "image" and "speech". scheduler: `make_scheduler`'s name and options.
     """
 
     compose: Composition
-    scales: dict[str, float]
+    guidance: dict[str, Guidance]
     starts: dict[str, float]
     scheduler: dict[str, Any]
     steps: int
     voice: str | None = None
     autocast: torch.dtype | None = None
+
+    @property
+    def evaluations(self) -> int:
+        """UNet passes a sample takes."""
+        return evaluations(self.compose, self.guidance, self.starts, self.steps)
 
 
 def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
@@ -73,8 +78,12 @@ def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
     scheduler: Any = OmegaConf.to_container(cfg.scheduler, resolve=True)
     set_steps(make_scheduler(schedule=layout.schedule, **scheduler), cfg.steps)
     autocast = cfg.precision.autocast
-    return Settings(compose, {"image": float(guidance.image_scale), "speech": float(guidance.audio_scale)},
-                    starts, scheduler, int(cfg.steps), cfg.voice, DTYPES[autocast] if autocast else None)
+    first, last = guidance.interval
+    rescale = float(guidance.rescale)
+    branches = {"image": Guidance(float(guidance.image_scale), (float(first), float(last)), rescale),
+                "speech": Guidance(float(guidance.audio_scale), rescale=rescale)}
+    return Settings(compose, branches, starts, scheduler, int(cfg.steps), cfg.voice,
+                    DTYPES[autocast] if autocast else None)
 
 
 def plan(cfg: DictConfig, layout: Layout) -> list[Job]:
@@ -117,7 +126,7 @@ def generate_batch(family: Family, settings: Settings, jobs: Sequence[Job],
             else family.text_condition("speech", [job.pair.audio_prompt for job in jobs]))}
     branches = {
         name: Branch(family.predictors[name], conditions[name](), family.null(name, len(jobs)),
-                     settings.scales[name])
+                     settings.guidance[name])
         for name in settings.compose.branches}
     sounding = activity(plans).to(family.device) if family.layout.speaks_phonemes else None
     joint = Joint(settings.compose, branches, settings.starts, sounding)
@@ -130,14 +139,15 @@ def generate_batch(family: Family, settings: Settings, jobs: Sequence[Job],
     return pictures if finish is None or sounding is None else finish(pictures, sounding)
 
 
-def record(job: Job, cfg: DictConfig) -> dict[str, Any]:
-    """What sample.json says of a sample before it is read back."""
+def record(job: Job, cfg: DictConfig, evaluations: int | None = None) -> dict[str, Any]:
+    """What sample.json says of a sample before it is read back; `evaluations` counts its UNet passes."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
     kept = ("family", "guidance", "composition", "phonemes", "scheduler", "steps", "voice", "vocoder",
             "precision")
     return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt,
             "audio_prompt": job.pair.audio_prompt, "seed": job.seed, "mel_spec": MEL.hash,
+            "evaluations": evaluations,
             "settings": {key: settings[key] for key in kept},
             "phones": [[phone.symbol, round(phone.start, 4), round(phone.end, 4)] for phone in job.phones],
             "scores": {}}
@@ -165,6 +175,7 @@ def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
             start = time.perf_counter()
             pictures = generate_batch(family, settings, batch, lambda _: bar.update(len(batch)))  # noqa: B023
             for job, picture in zip(batch, pictures.numpy(), strict=True):
-                write_sample(run.sample_dir(job.sample_id), picture, family.vocoder, record(job, cfg))
+                write_sample(run.sample_dir(job.sample_id), picture, family.vocoder,
+                             record(job, cfg, settings.evaluations))
             run.log({"seconds_per_sample": (time.perf_counter() - start) / len(batch)}, number)
     return len(missing), time.perf_counter() - begun

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,23 +12,56 @@ from ..networks.condition import Condition
 from .composition import Composition, Guided, Moment
 from .predictor import Predictor
 
+ALWAYS = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How hard a branch is guided, and when.
+
+    scale: s of classifier-free guidance; 1 is the conditional model.
+    interval: the shares of the schedule [from, to) in which it is guided, in [0, 1]; elsewhere s is 1
+        (Kynkäänniemi et al. 2024).
+    rescale: φ of `Guided`, in [0, 1].
+    """
+
+    scale: float
+    interval: tuple[float, float] = ALWAYS
+    rescale: float = 0.0
+
+    def at(self, progress: float) -> float:
+        """The scale when this share of the schedule is done."""
+        return self.scale if self.interval[0] <= progress < self.interval[1] else 1.0
+
+    def passes(self, progress: float, uses_uncond: bool) -> int:
+        """UNet passes a sample: 2, or 1 where u is not asked for and cancels out of g."""
+        return 2 if uses_uncond or self.at(progress) != 1 else 1
+
 
 class Branch:
-    """A predictor bound to B conditions, to as many null conditions and to a guidance scale.
+    """A predictor bound to B conditions, to as many null conditions and to its guidance.
 
     Both passes of all samples are one UNet call of 2B.
     """
 
-    def __init__(self, predictor: Predictor, condition: Condition, null: Condition, scale: float):
+    def __init__(self, predictor: Predictor, condition: Condition, null: Condition, guidance: Guidance):
         self.predictor = predictor
-        self.condition = Condition.cat([null, condition])
-        self.scale = float(scale)
+        self.condition = condition
+        self.both = Condition.cat([null, condition])
+        self.guidance = guidance
 
-    def __call__(self, x: Tensor, t: Tensor) -> Guided:
-        """x_t (B, C, H, W) at timestep t () → this branch's x̂₀ without and with its condition."""
-        prediction = self.predictor(torch.cat([x, x]), t.expand(2 * len(x)), self.condition)
+    def __call__(self, x: Tensor, t: Tensor, progress: float, uses_uncond: bool) -> Guided:
+        """x_t (B, C, H, W) at timestep t () → this branch's x̂₀ without and with its condition.
+
+        Where one pass is enough, `uncond` is `cond`, which leaves g = c.
+        """
+        scale = self.guidance.at(progress)
+        if self.guidance.passes(progress, uses_uncond) == 1:
+            cond = self.predictor(x, t.expand(len(x)), self.condition).x0
+            return Guided(cond, cond, scale)
+        prediction = self.predictor(torch.cat([x, x]), t.expand(2 * len(x)), self.both)
         uncond, cond = prediction.x0.chunk(2)
-        return Guided(uncond, cond, self.scale)
+        return Guided(uncond, cond, scale, self.guidance.rescale)
 
 
 class Joint:
@@ -49,18 +84,32 @@ class Joint:
                             "which the family does not have")
         self.compose = compose
         self.branches = {name: branches[name] for name in compose.branches}
-        # Alone, a branch has nobody to leave the first steps to.
-        self.starts = {name: float((starts or {}).get(name, 0.0)) if len(self.branches) > 1 else 0.0
-                       for name in self.branches}
+        self.starts = start_points(compose, starts)
         check_starts(self.starts)
         self.activity = activity
 
     def __call__(self, x: Tensor, t: Tensor, progress: float) -> Tensor:
         """x_t (B, C, H, W) at timestep t → the joint x̂₀."""
-        said = {name: branch(x, t) for name, branch in self.branches.items() if progress >= self.starts[name]}
+        said = {name: branch(x, t, progress, self.compose.uses_uncond)
+                for name, branch in self.branches.items() if progress >= self.starts[name]}
         if len(said) < 2:
             return next(iter(said.values())).guided
         return self.compose(said["image"], said["speech"], Moment(progress, self.activity))
+
+
+def start_points(compose: Composition, starts: dict[str, float] | None) -> dict[str, float]:
+    """{branch: the share of the schedule at which it sets in} of the branches that `compose` needs."""
+    # Alone, a branch has nobody to leave the first steps to.
+    alone = len(compose.branches) < 2
+    return {name: 0.0 if alone else float((starts or {}).get(name, 0.0)) for name in compose.branches}
+
+
+def evaluations(compose: Composition, guidance: dict[str, Guidance], starts: dict[str, float] | None,
+                steps: int) -> int:
+    """UNet passes that one sample takes; a pass with and one without a condition count one each."""
+    return sum(guidance[name].passes(i / steps, compose.uses_uncond)
+               for name, start in start_points(compose, starts).items()
+               for i in range(steps) if i / steps >= start)
 
 
 def check_starts(starts: dict[str, float]) -> None:

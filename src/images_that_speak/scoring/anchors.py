@@ -69,7 +69,8 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
              for job in {job.pair.image_prompt: job for job in jobs}.values()]
     left_out: dict[str, str] = {}
 
-    def made(name: str, jobs: Sequence[Job], make: Callable[[Sequence[Job]], Any]) -> list[Path]:
+    def made(name: str, jobs: Sequence[Job], make: Callable[[Sequence[Job]], Any],
+             evaluations: int | None = None) -> list[Path]:
         """The sample folders of an anchor, those that are missing made now."""
         folders = [folder / name / job.sample_id for job in jobs]
         missing = [job for job, where in zip(jobs, folders, strict=True)
@@ -78,7 +79,7 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
             for job, picture in zip(batch, np.asarray(make(batch)), strict=True):
                 where = folder / name / job.sample_id
                 where.mkdir(parents=True, exist_ok=True)
-                write_sample(where, picture, family.vocoder, record(job, cfg))
+                write_sample(where, picture, family.vocoder, record(job, cfg, evaluations))
         return folders
 
     found: dict[str, dict[str, Interval | int]] = {}
@@ -111,8 +112,8 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
     for name, compose, chosen in branches:
         only = replace(alone, compose=compose)
         found[name] = _read(
-            made(name, chosen, lambda batch, only=only: generate_batch(family, only, batch)),  # type: ignore[misc]
-            readers, bootstrap)
+            made(name, chosen, lambda batch, only=only: generate_batch(family, only, batch),  # type: ignore[misc]
+                 only.evaluations), readers, bootstrap)
     result: dict[str, Any] = {"weights": key.split("-")[0], "speech_reader": readers.speech.name,
               "picture_reader": getattr(readers.picture, "name", None), "left_out": left_out,
               "rows": [total_row(NAMES[name], figures) for name, figures in found.items()],

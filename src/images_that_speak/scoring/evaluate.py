@@ -275,7 +275,8 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> 
     report.rows = [
         {"name": item.name, "image_prompt": item.image_prompt, "audio_prompt": item.audio_prompt,
          **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1")),
-         "rank": found.get("rank"), "taken_for": found.get("taken_for"), "speech_reader": readers.speech.name,
+         "evaluations": (item.record or {}).get("evaluations"), "rank": found.get("rank"),
+         "taken_for": found.get("taken_for"), "speech_reader": readers.speech.name,
          "picture_reader": readers.picture.name if look else None, "source": readers.source,
          "file": str(item.picture)}
         for item, row, found in zip(kept, report.rows, seen, strict=True)]

@@ -143,7 +143,8 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
         rows: one a sample, as `score_sample` makes them, with `image_prompt` and `audio_prompt`.
 
     Returns a dict, in the order of the printed table: `samples`; corpus `wer`, `cer`, `per`; `insertions`,
-    `deletions` and `substitutions` a word; `wer_capped`, the mean of min(1, WER); `clip`; `top1`; `joint`.
+    `deletions` and `substitutions` a word; `wer_capped`, the mean of min(1, WER); `evaluations`, UNet
+    passes a sample; `clip`; `top1`; `joint`.
     A figure that no sample has is left out.
     """
     found: dict[str, Interval | int] = {"samples": len(rows)}
@@ -162,6 +163,9 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
     for name in ("insertions", "deletions", "substitutions"):
         add(name, "wer", lambda row, name=name: row[name], lambda row: row["words"])  # type: ignore[misc]
     add("wer_capped", "wer", lambda row: min(1.0, row["wer"]))
+    counts = [row["evaluations"] for row in rows if row.get("evaluations") is not None]
+    if counts:
+        found["evaluations"] = round(sum(counts) / len(counts))
     for name in ("clip", "top1", "joint"):
         add(name, name, lambda row, name=name: float(row[name]))  # type: ignore[misc]
     return found

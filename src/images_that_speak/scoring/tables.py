@@ -19,7 +19,7 @@ SAMPLE_COLUMNS = {
 TOTAL_COLUMNS = {
     "what": "", "samples": "samples", "wer": "WER", "insertions": "insertions", "deletions": "deletions",
     "substitutions": "substitutions", "cer": "CER", "per": "PER", "wer_capped": "WER ≤ 1", "clip": "CLIP",
-    "top1": "top-1", "joint": "joint success",
+    "top1": "top-1", "joint": "joint success", "evaluations": "NFE",
 }
 
 
