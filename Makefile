@@ -3,10 +3,12 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
-# The only Debian packages, and only for building a corpus and drawing pictures to learn from.
+# Debian packages, and only for building a corpus and drawing pictures to learn from.
 DEBIAN := flite fonts-noto-color-emoji
+# Only tests open pages in a browser.
+BROWSER := chromium chromium-driver
 
-.PHONY: setup system generate test check pocket
+.PHONY: setup system browser generate test check pocket
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed system
@@ -18,24 +20,33 @@ setup: .venv/installed system
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+# $(call install,SHELL TEST THAT ALL IS THERE,DEBIAN PACKAGES,WHAT IS MISSED WITHOUT THEM)
+define install
+@if $(1); then exit 0; fi; \
+if ! command -v apt-get >/dev/null; then sudo=none; \
+elif test "$$(id -u)" = 0; then sudo=; \
+elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo=none; fi; \
+if test "$$sudo" != none; then \
+  echo "installing $(2)"; \
+  { $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install --no-install-recommends $(2) >/dev/null; } && exit 0; \
+fi; \
+echo "note: $(2) could not be installed here (Debian: sudo apt-get install $(2))."; \
+echo "      $(3)"
+endef
+
 system:
-	@if command -v flite >/dev/null && test -e $(FONT); then exit 0; fi; \
-	if ! command -v apt-get >/dev/null; then sudo=none; \
-	elif test "$$(id -u)" = 0; then sudo=; \
-	elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo=none; fi; \
-	if test "$$sudo" != none; then \
-	  echo "installing $(DEBIAN)"; \
-	  { $$sudo apt-get -qq update && $$sudo env DEBIAN_FRONTEND=noninteractive \
-	    apt-get -qq install --no-install-recommends $(DEBIAN) >/dev/null; } && exit 0; \
-	fi; \
-	echo "note: $(DEBIAN) could not be installed here. Generating and evaluating do without;"; \
-	echo "      building a corpus does not (Debian: sudo apt-get install $(DEBIAN)),"; \
-	echo "      and the tests that need them are skipped."
+	$(call install,command -v flite >/dev/null && test -e $(FONT),$(DEBIAN),Generating and evaluating \
+	do without; building a corpus does not and the tests that need them are skipped.)
+
+browser:
+	$(call install,command -v chromium >/dev/null && command -v chromedriver >/dev/null,$(BROWSER),The \
+	tests that open pages in a browser are skipped.)
 
 generate: setup
 	$(BIN)/python generate.py $(ARGS)
 
-test: setup
+test: setup browser
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: setup

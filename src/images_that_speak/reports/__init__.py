@@ -1,0 +1,1 @@
+"""Pages people look at, made from run folders and nothing else. No torch."""

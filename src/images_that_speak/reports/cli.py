@@ -1,0 +1,57 @@
+"""`python -m images_that_speak.reports`: pages to look at, from run folders."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m images_that_speak.reports",
+        description="Pages to look at, from run folders: one HTML file each, which opens without a server.",
+        epilog="A folder is a run folder, or one that holds run folders: a sweep, or logs/generate.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    gallery = commands.add_parser("gallery", help="every sample: seen, heard, sorted, filtered")
+    gallery.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP")
+    _common(gallery)
+    return top
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", type=Path, metavar="FILE",
+                         help="the page to write; by default in the folder given or the one that holds all")
+    command.add_argument("--title", help="by default the folder's name")
+    command.add_argument("--embed", action="store_true",
+                         help="put pictures and sounds into the page, for a small number of samples to send "
+                              "around; else they stay in the run folders beside it")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a page; returns the exit code. Bad input is printed as one block, with exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    asked = parser().parse_args(arguments)
+    from ..errors import UserError
+
+    try:
+        write(asked, "python -m images_that_speak.reports " + shlex.join(arguments))
+    except UserError as error:
+        print("error: " + "\n       ".join(str(error).splitlines()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(asked: argparse.Namespace, command: str) -> None:
+    from .folders import find_runs
+    from .page import home
+
+    runs = find_runs(asked.runs)
+    place = home(asked.runs)
+    title = asked.title or place.name
+    if asked.command == "gallery":
+        from .gallery import write_gallery
+
+        write_gallery(runs, asked.output or place / "gallery.html", title, asked.embed, command)

@@ -1,0 +1,235 @@
+"""Run folders as the pages see them: what was set, what came out, which samples there are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ..config import flatten
+from ..errors import UserError, nearest
+from ..files import read_json
+from ..resources import ROOT
+
+# Where a run wrote and where it computed is no setting to compare or to filter by.
+MACHINE = ("paths", "logger", "hydra", "device", "fresh", "resume", "batch_size")
+# What an evaluation sets by itself.
+READING = ("reader", "words", "run")
+# Folders below which no run folder is looked for.
+INSIDE = ("samples", "checkpoints", "weights", "wandb")
+NUMBERS = ("wer", "cer", "per", "words", "characters", "phones", "insertions", "deletions", "substitutions",
+           "clip", "rank")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and its sound. `scores` is empty until it was read back; `phones`: [symbol, start, end]."""
+
+    id: str
+    image: Path
+    spectrogram: Path | None = None
+    sound: Path | None = None
+    image_prompt: str | None = None
+    audio_prompt: str | None = None
+    seed: int | None = None
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    phones: Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder with run.json. Everything is read when it is asked for."""
+
+    path: Path
+    info: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def task(self) -> str:
+        return str(self.info.get("task", "run"))
+
+    @property
+    def status(self) -> str:
+        return "finished" if self.result is not None else str(self.info.get("status", "unknown"))
+
+    @cached_property
+    def result(self) -> dict[str, Any] | None:
+        """result.json, or None where the run is not finished."""
+        path = self.path / "result.json"
+        return read_json(path) if path.exists() else None
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """{dotted key: value} of config.yaml; of an evaluation, of the run it read, and its own reader."""
+        own = self._own
+        if self.task != "evaluate":
+            return own
+        reader = {key: value for key, value in own.items() if key.split(".")[0] in READING}
+        return {**(_read_config(self._read / "config.yaml") if self._read is not None else {}), **reader}
+
+    @cached_property
+    def _own(self) -> dict[str, Any]:
+        return _read_config(self.path / "config.yaml")
+
+    @property
+    def _read(self) -> Path | None:
+        """The folder that an evaluation read."""
+        return _existing(self._own.get("run"))
+
+    @property
+    def chosen(self) -> set[str]:
+        """The settings that the command changed; others may follow from them by interpolation."""
+        info = self.info
+        if self.task == "evaluate" and (read := self._read) is not None and (read / "run.json").exists():
+            info = read_json(read / "run.json")
+        return set(info.get("changed") or ())
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """The samples of the run; of an evaluation, those that it read, with the scores that it gave."""
+        if self.task == "evaluate":
+            return _evaluated(self.path / "samples.csv")
+        folders = sorted(path.parent for path in (self.path / "samples").glob("*/sample.json"))
+        return [_sample(folder) for folder in folders]
+
+    @cached_property
+    def metrics(self) -> dict[str, list[tuple[int, float]]]:
+        """{name: [(step, value), …]} of metrics.jsonl; a last line that was cut off is left out."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        path = self.path / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            for key, value in row.items():
+                if key != "step" and isinstance(value, (int, float)) and not isinstance(value, bool):
+                    found.setdefault(key, []).append((int(row["step"]), float(value)))
+        return found
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
+    """The run folders among `paths` and, for every other folder, below it; each once, in order.
+
+    A folder of a sweep may hold its jobs or links to them. Raises UserError for a path that is not there or
+    holds no run.
+    """
+    found: dict[Path, RunFolder] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UserError(f"{path}: no such folder (expected a run folder, or one that holds run folders)."
+                            f"{nearest(path.name, siblings)}")
+        below = [path] if (path / "run.json").exists() else sorted(_below(path))
+        if not below:
+            raise UserError(f"{path}: holds no run (expected run.json in it or in a folder below it, as "
+                            "generate.py, evaluate.py and train.py write)")
+        for folder in below:
+            if folder.resolve() not in found:
+                info = read_json(folder / "run.json")
+                found[folder.resolve()] = RunFolder(folder, info if isinstance(info, dict) else {})
+    return list(found.values())
+
+
+def _below(top: Path) -> Iterable[Path]:
+    visited = set()
+    for where, folders, files in os.walk(top, followlinks=True):
+        real = os.path.realpath(where)
+        if "run.json" in files:
+            yield Path(where)
+            folders.clear()
+        elif real in visited:  # a link to a folder above would never end
+            folders.clear()
+        visited.add(real)
+        folders[:] = sorted(f for f in folders if f not in INSIDE and not f.startswith("."))
+
+
+def varied(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
+    """{key: the value in each run} for every setting in which `runs` differ; None where a run lacks it."""
+    keys = dict.fromkeys(key for run in runs for key in run.config if key.split(".")[0] not in MACHINE)
+    table = {key: [run.config.get(key) for run in runs] for key in keys}
+    return {key: values for key, values in table.items() if any(value != values[0] for value in values)}
+
+
+def chosen(runs: Sequence[RunFolder], keys: Iterable[str]) -> list[str]:
+    """Those of `keys` that a command of `runs` changed; all, where none did (defaults may have moved).
+
+    The rest differ only because they follow a changed one, and would be shown twice.
+    """
+    keys = list(keys)
+    own = set().union(*(run.chosen for run in runs)) if runs else set()
+    if any(run.task == "evaluate" for run in runs):
+        own |= {key for key in keys if key.split(".")[0] in READING}
+    return [key for key in keys if key in own] or keys
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """{dotted key: its last part}, or as many parts as tell it from the others."""
+    keys = list(keys)
+    found = {}
+    for key in keys:
+        parts = key.split(".")
+        count = next(n for n in range(1, len(parts) + 1)
+                     if n == len(parts) or sum(k.split(".")[-n:] == parts[-n:] for k in keys) == 1)
+        found[key] = ".".join(parts[-count:])
+    return found
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    return flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+
+
+def _existing(path: Any) -> Path | None:
+    """A path as a run was told it: seen from here or from the checkout."""
+    if not path:
+        return None
+    return next((place for place in (Path(path), ROOT / path) if place.exists()), None)
+
+
+def _sample(folder: Path, scores: Mapping[str, Any] | None = None) -> Sample:
+    record = read_json(folder / "sample.json")
+
+    def there(name: str) -> Path | None:
+        return folder / name if (folder / name).exists() else None
+
+    return Sample(folder.name, folder / "image.png", there("spectrogram.png"), there("speech.wav"),
+                  record.get("image_prompt"), record.get("audio_prompt"), record.get("seed"),
+                  record.get("scores") or {} if scores is None else scores, record.get("phones") or ())
+
+
+def _evaluated(path: Path) -> list[Sample]:
+    """The samples of an evaluation's table; those whose picture is gone are left out."""
+    if not path.exists():
+        return []
+    found = []
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            image = _existing(row.get("file"))
+            if image is None:
+                continue
+            scores: dict[str, Any] = {key: value or None for key, value in row.items()}
+            scores |= {key: float(row[key]) for key in NUMBERS if row.get(key)}
+            scores |= {key: row[key] == "True" for key in ("top1", "joint") if row.get(key)}
+            scores["heard"] = row.get("heard") or ""
+            if (image.parent / "sample.json").exists():
+                found.append(_sample(image.parent, scores))
+                continue
+            wave = image.with_name(image.stem.removesuffix("_img") + ".wav")
+            # Pictures of anyone: npy cannot be shown, but its picture may lie beside it.
+            shown = image if image.suffix == ".png" else image.with_suffix(".png")
+            found.append(Sample(
+                row["name"], shown, None, wave if wave.exists() else None, row.get("image_prompt") or None,
+                row.get("audio_prompt") or None, None, scores))
+    return found

@@ -1,0 +1,267 @@
+"""The pages as a person meets them, in a real browser: sound, play-head, keyboard, search, many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import colour_scheme, contrast, needs_browser, open_browser
+from report_runs import picture_and_sound, write_run
+
+from images_that_speak.reports.cli import main
+
+pytestmark = needs_browser
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def no_errors(driver: Any) -> Iterator[None]:
+    yield
+    assert driver.get_log("browser") == []
+    loaded = run(driver, "return performance.getEntriesByType('resource').map((entry) => entry.name)")
+    assert [name for name in loaded if not name.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    for number, weight in enumerate((0.6, 1.0)):
+        write_run(root / f"audio_weight-{weight}+x#{number}", [
+            {"image": "a cat", "audio": "happy baby music", "clip": 20 + number, "top1": True,
+             "heard": "so happy maybe" if number else "happy baby music"},
+            {"image": "two dogs", "audio": "blue ocean dream", "heard": "", "clip": -3.25, "top1": False},
+            {"image": "a house", "audio": "seven silver apple", "heard": "seven apple", "clip": 7,
+             "top1": False},
+        ], {"steps": 8, "guidance": {"audio_weight": weight}}, {"guidance.audio_weight": weight})
+    assert main(["gallery", str(root)]) == 0
+    return root / "gallery.html"
+
+
+def visit(driver: Any, page: Path, fragment: str = "") -> None:
+    driver.get("about:blank")  # else another fragment of the same page would not load it anew
+    driver.get(page.as_uri() + fragment)
+
+
+def run(driver: Any, script: str, *arguments: Any) -> Any:
+    return driver.execute_script(script, *arguments)
+
+
+def until(driver: Any, condition: str) -> Any:
+    """Wait until the JavaScript expression is true, and return it."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(driver, 10, 0.03).until(lambda _: run(driver, f"return {condition}"))
+
+
+def titles(driver: Any) -> list[str]:
+    return run(driver, "return [...document.querySelectorAll('.card')].map((card) => "
+                       "card.querySelector('.asked').firstChild.textContent + ' ' + "
+                       "card.querySelector('.scores dd').textContent)")
+
+
+def choose(driver: Any, select: str, value: str) -> None:
+    """Choose an option as a person does; `select` is a JavaScript expression."""
+    run(driver, f"const s = {select}; s.value = {value!r}; s.dispatchEvent(new Event('change'))")
+
+
+def press(driver: Any, *keys: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(driver).send_keys(*keys).perform()
+
+
+def test_the_play_head_is_where_the_sound_is(driver: Any, gallery: Path) -> None:
+    visit(driver, gallery)
+    until(driver, "[...document.images].slice(0, 3).every((image) => image.naturalWidth === 1024)")
+    run(driver, "document.querySelectorAll('.play')[1].click()")
+    until(driver, "document.querySelector('audio').currentTime > 0.4")
+    # Both read within one frame, after the page has painted it.
+    read = """const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => {
+        const audio = document.querySelector('audio'), card = document.querySelectorAll('.card')[1];
+        const head = card.querySelector('.head').getBoundingClientRect();
+        const frame = card.querySelector('.picture').getBoundingClientRect();
+        done([audio.currentTime / audio.duration, (head.left + head.width / 2 - frame.left) / frame.width,
+              audio.duration, getComputedStyle(card.querySelector('.head')).opacity]); }))"""
+    first = driver.execute_async_script(read)
+    until(driver, "document.querySelector('audio').currentTime > 1.0")
+    second = driver.execute_async_script(read)
+    for sounding, seen, seconds, opacity in (first, second):
+        assert seconds == pytest.approx(10.24)
+        assert seen == pytest.approx(sounding, abs=0.015)
+        assert opacity == "1"
+    assert second[1] > first[1] + 0.03
+    # One sound at a time: another one's play-head comes, this one's goes.
+    run(driver, "document.querySelectorAll('.play')[0].click()")
+    until(driver, "document.querySelectorAll('.begun').length === 1 && "
+                  "document.querySelectorAll('.card')[0].querySelector('.begun') !== null")
+    assert run(driver, "return document.querySelectorAll('audio').length") == 1
+    assert run(driver, "return [...document.querySelectorAll('.play')].slice(0, 3)"
+                       ".map((button) => button.ariaLabel)") == ["Pause", "Play", "Play"]
+
+
+def test_a_click_on_the_picture_plays_from_there(driver: Any, gallery: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    visit(driver, gallery)
+    picture = driver.find_element("css selector", ".picture")
+    quarter = picture.size["width"] / 4
+    ActionChains(driver).move_to_element_with_offset(picture, quarter, 0).click().perform()
+    until(driver, "document.querySelector('audio').currentTime > 7.7")
+    assert run(driver, "return document.querySelector('audio').currentTime") == pytest.approx(7.68, abs=0.8)
+
+
+def test_by_keyboard_alone(driver: Any, gallery: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    visit(driver, gallery)
+    press(driver, "j")
+    press(driver, "j")
+    assert run(driver, "return document.activeElement.ariaPosInSet") == "2"
+    assert run(driver, "return document.activeElement.ariaSetSize") == "6"
+    press(driver, Keys.SPACE)
+    until(driver, "document.querySelector('audio').currentTime > 0.05")
+    press(driver, Keys.ESCAPE)
+    assert run(driver, "return document.querySelector('audio').paused")
+    press(driver, Keys.TAB)  # from the card into its picture
+    assert run(driver, "return document.activeElement.className") == "seek"
+    before = run(driver, "return Number(document.activeElement.value)")
+    press(driver, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    after = run(driver, "return [Number(document.activeElement.value), "
+                        "document.activeElement.getAttribute('aria-valuetext')]")
+    assert after[0] == pytest.approx(before + 0.01, abs=0.006)
+    assert after[1].endswith("of 10.2 seconds")
+    press(driver, Keys.TAB)
+    assert run(driver, "return document.activeElement.ariaLabel") == "Play"
+    press(driver, "k")
+    assert run(driver, "return document.activeElement.ariaPosInSet") == "1"
+    press(driver, "/")
+    press(driver, "dogs")
+    until(driver, "document.querySelector('#count').textContent === '2 of 6 samples'")
+
+
+def test_sorting_filtering_and_the_address(driver: Any, gallery: Path) -> None:
+    visit(driver, gallery)
+    cat, house, dogs = "a cat 0 %", "a house 33.3 %", "two dogs 100 %"
+    worse = "a cat 100 %"  # so happy maybe: one word right, two wrong, one too many
+    assert titles(driver) == [cat, dogs, house, worse, dogs, house]
+    choose(driver, "document.querySelector('#sort')", "wer")
+    assert titles(driver) == [cat, house, house, dogs, worse, dogs]
+    run(driver, "document.querySelector('#direction').click()")
+    assert titles(driver) == [dogs, worse, dogs, house, house, cat]
+    labels = "[...document.querySelectorAll('#filters label')]"
+    choose(driver, f"{labels}.find((label) => label.textContent.startsWith('audio_weight')).lastChild", "1")
+    assert titles(driver) == [worse, dogs, house]
+    address = driver.current_url
+    visit(driver, gallery, "#" + address.partition("#")[2])
+    assert titles(driver) == [worse, dogs, house]
+    run(driver, "document.querySelector('#clear').click()")
+    assert len(titles(driver)) == 6
+
+
+@pytest.mark.parametrize(("query", "found"), [
+    ("dogs", 2), ("silver", 2), ("wer<=34%", 3), ("wer=0", 1), ("guidance.audio_weight=0.6 wer>0", 2),
+    ("audio_weight=1 clip>0", 2), ("image_prompt~house", 2), ('heard="happy baby music"', 1), ("clip<-3", 2),
+    ("steps=8", 6), ("joint=yes", 1), ("heard~seven cat", 0),
+])
+def test_searching(driver: Any, gallery: Path, query: str, found: int) -> None:
+    from urllib.parse import urlencode
+
+    visit(driver, gallery, "#" + urlencode({"q": query}))
+    assert len(titles(driver)) == found
+    assert run(driver, "return document.querySelector('#none').hidden") == (found > 0)
+
+
+def test_a_key_that_is_not_there_is_named(driver: Any, gallery: Path) -> None:
+    visit(driver, gallery, "#q=audio_wieght%3D1")
+    count = run(driver, "return document.querySelector('#count').textContent")
+    assert "there is no key “audio_wieght”" in count
+
+
+def test_wrong_words_are_marked_by_more_than_colour_and_said(driver: Any, gallery: Path) -> None:
+    visit(driver, gallery, "#q=cat+audio_weight%3D1")
+    assert run(driver, "return [...document.querySelectorAll('.card .word')].map((word) => "
+                       "[word.classList[1], word.innerText.trim()])") == [
+        ["inserted", "so"], ["right", "happy\nhappy"], ["substituted", "baby\nmaybe"],
+        ["deleted", "music\n–"]]
+    marked = [".inserted .h", ".substituted .h", ".right .h", ".deleted .a"]
+    marks = run(driver, """return arguments[0].map((word) => {
+        const style = getComputedStyle(document.querySelector(`.card ${word}`));
+        return [style.textDecorationLine, style.textDecorationStyle]; })""", marked)
+    assert marks == [["underline", "dotted"], ["underline", "wavy"], ["none", "solid"],
+                     ["line-through", "solid"]]
+    assert run(driver, "return document.querySelector('.card .unseen').textContent") == (
+        "Asked: happy baby music. Heard: so happy maybe. "
+        "Wrong: so heard besides; maybe for baby; music not heard.")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_colour_schemes_can_be_read(driver: Any, gallery: Path, scheme: str) -> None:
+    colour_scheme(driver, scheme)
+    visit(driver, gallery)
+    paper = run(driver, "return getComputedStyle(document.documentElement).backgroundColor")
+    assert (contrast(paper, "rgb(0, 0, 0)") > 10) == (scheme == "light")
+    for selector in ("h1", ".summary", ".substituted .h", ".deleted .h", ".inserted .h", ".word .a",
+                     ".settings", ".scores dt", "#count"):
+        colour = run(driver, "return getComputedStyle(document.querySelector(arguments[0])).color", selector)
+        assert contrast(paper, colour) >= 4.5, (scheme, selector)
+    colour_scheme(driver, "light")
+
+
+def test_everything_that_can_be_used_has_a_name(driver: Any, gallery: Path) -> None:
+    visit(driver, gallery)
+    nodes = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        if not node.get("ignored"):
+            found.setdefault(node["role"]["value"], []).append(node.get("name", {}).get("value", ""))
+    assert found["feed"] == ["Samples"]
+    assert len(found["article"]) == len(found["slider"]) == 6
+    for role in ("article", "slider", "button", "searchbox", "combobox", "image", "search"):
+        assert all(found[role]), (role, found[role])
+
+
+def test_on_a_telephone_nothing_is_wider_than_the_screen(driver: Any, gallery: Path) -> None:
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    visit(driver, gallery)
+    assert run(driver, "return document.documentElement.scrollWidth") <= 360
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_ten_thousand_samples(driver: Any, tmp_path: Path) -> None:
+    # An evaluation of as many pictures, all the same file: folders of their own would only cost time.
+    root = write_run(tmp_path / "many", task="evaluate")
+    picture_and_sound(root / "picture")
+    words = "happy baby music ocean silver apple village".split()
+    rows = [f"{number},thing {number % 20},{' '.join(words[number % 4:number % 4 + 3])},"
+            f"{' '.join(words[number % 3:number % 3 + 3])},{number % 4 / 3},{number % 97},"
+            f"{root / 'picture/image.png'}" for number in range(MANY)]
+    header = "name,image_prompt,audio_prompt,heard,wer,clip,file"
+    (root / "samples.csv").write_text("\n".join([header, *rows]))
+    assert main(["gallery", str(root)]) == 0
+    visit(driver, root / "gallery.html")
+    until(driver, "document.querySelectorAll('.card').length > 0")
+    # As high as if all were there, so that the scroll bar says where one is.
+    assert run(driver, "return document.documentElement.scrollHeight") > MANY * 200
+    most = 0
+    for place in (0.1, 0.5, 0.3, 1.0):
+        run(driver, "scrollTo(0, document.documentElement.scrollHeight * arguments[0])", place)
+        until(driver, "[...document.querySelectorAll('.card')].map((card) => card.getBoundingClientRect())"
+                      ".some(({top, bottom}) => top < innerHeight && bottom > 0)")
+        most = max(most, run(driver, "return document.querySelectorAll('*').length"))
+    assert most < 6000
+    until(driver, "(scrollTo(0, 1e9), "
+                  "[...document.querySelectorAll('.card')].at(-1).ariaPosInSet === '10000')")
+    # Sorted by CLIP, best first: the largest of number % 97 stands on top, and the rest is still not there.
+    choose(driver, "document.querySelector('#sort')", "clip")
+    run(driver, "scrollTo(0, 0)")
+    until(driver, "document.querySelector('.card .scores div:nth-child(2) dd')?.textContent === '96'")
+    assert run(driver, "return document.querySelectorAll('*').length") < 6000
