@@ -31,6 +31,8 @@ def shortened(command: str, work: Path) -> list[str]:
         return [*words[1:], logs, steps, "reader=pocketsphinx", *prompts]
     if words[1] == "evaluate.py":
         return [*words[1:], logs, "bootstrap=10"]
+    if "images_that_speak.reports" in words:
+        return [word.replace("logs/", f"{work}/logs/") for word in words[1:]]
     if words[1] == "-m":
         return [*words[1:], f"data.root={work / 'data/pocket_speech'}", "data.prompts=24", "data.verify=2"]
     corpus, latents = work / "data/pocket_speech", work / "data/latents/lora"
