@@ -37,16 +37,9 @@ def uses() -> list[tuple[str, str]]:
     for path in FILES:
         group, _, name = str(path.relative_to(CONFIGS).with_suffix("")).partition("/")
         for task in schema.SCHEMAS:
-            runs_it = group != "experiment" or f"python {task}.py" in path.read_text()
-            if name and group in groups_of(task) and runs_it and fits(group, name, task):
+            if name and group in groups_of(task) and help.fits(path, group, task):
                 found.append((task, f"{group}={name}"))
     return found
-
-
-def fits(group: str, name: str, task: str) -> bool:
-    """A choice with only plain settings of a corpus is none for a training, and the other way round."""
-    text = (CONFIGS / group / f"{name}.yaml").read_text()
-    return group != "data" or (task == "corpus") == ("_target_" not in text)
 
 
 @pytest.fixture

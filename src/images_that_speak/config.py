@@ -13,19 +13,21 @@ from functools import cache
 from typing import Any
 
 import hydra
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
 from .errors import UserError, nearest
 from .files import content_hash
-from .resources import ROOT
+from .help import fits
+from .resources import CONFIGS, ROOT, choices, groups, own_configs
 from .validate import problems
-
-CONFIGS = ROOT / "configs"
 
 # Hydra 1.3 behaves as 1.1 unless told otherwise; 1.4 does not want to be told.
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
@@ -39,6 +41,17 @@ REFUSED = ("torch.hub", "torch.load", "torch.package", "torch.serialization", "t
 # Prompts are sentences, not Hydra expressions: they need no second pair of quotes.
 FREE_TEXT = ("image_prompt", "audio_prompt")
 
+
+class OwnConfigs(SearchPathPlugin):
+    """Lets Hydra see one's own configurations behind the shipped ones, whose names stay theirs."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        # A folder that is not there would be warned of at every start.
+        if own_configs().is_dir():
+            search_path.append("own", f"file://{own_configs()}")
+
+
+Plugins.instance().register(OwnConfigs)
 schema.register()
 # OmegaConf 2.4, which comes with Hydra 1.4, has given the function the name of one that 2.3 has retired.
 _renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
@@ -134,13 +147,18 @@ def _quote(text: str) -> str:
 
 
 def check(task: str, overrides: Sequence[str], multirun: bool = False) -> list[str]:
-    """Everything wrong with `overrides` and with the configuration they make; empty when all is well.
+    """Everything wrong with `overrides` and with the configuration they make; empty when all is well."""
+    return examine(task, overrides, multirun)[1]
 
-    Each value of a sweep is checked, alone. Costs one composition, and one more for every value of a sweep
-    and for every override when one is wrong.
+
+def examine(task: str, overrides: Sequence[str], multirun: bool = False) -> tuple[DictConfig, list[str]]:
+    """The configuration that those of `overrides` make which fit, and everything that is wrong.
+
+    Each value of a sweep is checked, alone; the configuration has the first. Costs one composition, and one
+    more for every value of a sweep and for every override when one is wrong.
     """
     parser, found = OverridesParser.create(), []
-    choices: list[list[str]] = []  # for each override the ways it can be
+    each: list[list[str]] = []  # the ways that each override can be
     for text in overrides:
         try:
             override = parser.parse_override(text)
@@ -150,12 +168,12 @@ def check(task: str, overrides: Sequence[str], multirun: bool = False) -> list[s
             continue
         key = override.get_key_element()
         if not override.is_sweep_override():
-            choices.append([text])
+            each.append([text])
         elif not multirun:
             found.append(f"{text}: several values need -m (or quotes, where a comma belongs to the value)")
         elif override.is_discrete_sweep():
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    firsts = [ways[0] for ways in choices if ways]
+            each.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    firsts = [ways[0] for ways in each if ways]
     try:
         cfg = _compose(task, firsts)
     except (HydraException, OmegaConfBaseException) as error:
@@ -168,10 +186,10 @@ def check(task: str, overrides: Sequence[str], multirun: bool = False) -> list[s
             except (HydraException, OmegaConfBaseException) as reason:
                 found.append(explain(task, text, reason, kept))
         if len(kept) == len(firsts):
-            raise UserError(f"configs/{task}.yaml: {_first_line(error)}") from error
+            raise UserError(f"configs/{task}.yaml: {first_line(error)}") from error
         cfg, firsts = _compose(task, kept), kept
     found += problems(cfg, task)
-    for ways in choices:
+    for ways in each:
         for way in ways[1:]:
             others = [text for text in firsts if text != ways[0]]
             try:
@@ -179,32 +197,30 @@ def check(task: str, overrides: Sequence[str], multirun: bool = False) -> list[s
             except (HydraException, OmegaConfBaseException) as reason:
                 more = [explain(task, way, reason, others)]
             found += [problem for problem in more if problem not in found]
-    return found
+    return cfg, found
 
 
 def explain(task: str, override: str, error: Exception, others: Sequence[str] = ()) -> str:
     """Why `override` does not fit: the key or choice that does not exist, or the type that was expected."""
     key, _, value = override.partition("=")
     key = key.lstrip("+~").split("@")[0].strip()
-    group = CONFIGS / key.replace("@", "/")
-    if group.is_dir() and key != "hydra":
-        options = sorted(str(path.relative_to(group).with_suffix("")) for path in group.rglob("*.yaml"))
+    if key in groups():
+        options = {name: path for name, path in choices(key).items() if fits(path, key, task)}
         if value not in options:
-            choices = f"expected one of {', '.join(options)}" if options else "the group is empty"
-            return f"{override}: no such choice; {choices}.{nearest(value, options)}"
+            expected = f"expected one of {', '.join(options)}"
+            return f"{override}: no such choice; {expected}.{nearest(value, options)}"
     try:
         known = flatten(OmegaConf.to_container(_compose(task, others), resolve=False))
     except (HydraException, OmegaConfBaseException):
         known = {}
     sections = {".".join(name.split(".")[:n]) for name in known for n in range(1, name.count(".") + 2)}
     if known and key not in sections and not key.startswith("hydra"):
-        groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
-        hint = nearest(key, [*known, *groups]) or " --help lists them all."
+        hint = nearest(key, [*known, *groups()]) or " --help lists them all."
         return f"{override}: unknown key {key!r}.{hint}"
-    return f"{override}: {_first_line(error)}"
+    return f"{override}: {first_line(error)}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The innermost reason of an error, its first line."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -236,7 +252,7 @@ def locate(target: str, where: str = "_target_") -> Any:
     try:
         found = hydra.utils.get_object(target)
     except Exception as error:
-        raise UserError(f"{where}: {target!r} does not exist ({_first_line(error)}); {expected}") from error
+        raise UserError(f"{where}: {target!r} does not exist ({first_line(error)}); {expected}") from error
     home = getattr(found, "__module__", None) or ""
     if not callable(found) or home.split(".")[0] not in ALLOWED or _within(home, REFUSED):
         raise UserError(f"{where}: {target!r} may not be built from a configuration; {expected}")

@@ -13,6 +13,7 @@ from .config import instantiate
 from .diffusion.generate import make_missing, plan, read_settings
 from .files import read_json
 from .runs import open_run
+from .runs.profile import profiled
 from .scoring.evaluate import read_back
 from .scoring.tables import print_table
 
@@ -29,7 +30,8 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
     with open_run(cfg, "generate") as run:
         if run.result is not None:
             return run.result
-        made, seconds = make_missing(run, cfg, layout, settings, jobs)
+        with profiled(run.dir, cfg.profile):
+            made, seconds = make_missing(run, cfg, layout, settings, jobs)
         folders = [run.sample_dir(job.sample_id) for job in jobs]
         result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2),
                                   "evaluations": settings.evaluations}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-ENTRY = {"corpus": "python -m images_that_speak.data"}
+from .resources import CONFIGS, choices
+
+ENTRY = {"corpus": "python -m images_that_speak.data", "demo": "python -m images_that_speak.demo"}
 _KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>.*?))?(?:  +# (?P<comment>.*))?$")
 _DEFAULT = re.compile(r"^  - (?:optional )?(?:override )?/?(?P<group>[\w/]+): (?P<choice>\S+)")
 
@@ -31,13 +32,31 @@ def options(path: Path) -> list[tuple[str, str, str]]:
     return found
 
 
+def defaults(path: Path) -> dict[str, str]:
+    """{group: choice} of a file's defaults list, overrides included; Hydra's own group left out."""
+    found = map(_DEFAULT.match, path.read_text().splitlines())
+    return {match["group"]: match["choice"] for match in found if match and match["group"] != "hydra"}
+
+
+def fits(path: Path, group: str, task: str) -> bool:
+    """Whether a choice is one for `task`: a file that shows commands is for the scripts they run.
+
+    A corpus and a training both have a group `data`: what is built from a `_target_` is a training's.
+    """
+    text = path.read_text()
+    commands = re.findall(r"^#   python (\w+)\.py", text, re.MULTILINE)
+    if group == "data":
+        return (task == "corpus") == ("_target_:" not in text)
+    return not commands or task in commands
+
+
 def help_text(task: str) -> str:
     """Usage, three commands, every option with its default, every choice of every group."""
     path = CONFIGS / f"{task}.yaml"
     lines = path.read_text().splitlines()
     command = ENTRY.get(task, f"python {task}.py")
     examples = [line[1:].strip() for line in lines if line.startswith("#   ")]
-    groups = [(m["group"], m["choice"]) for m in map(_DEFAULT.match, lines) if m and m["group"] != "hydra"]
+    groups = list(defaults(path).items())
     rows = options(path)
     for group, choice in groups:
         chosen = CONFIGS / group / f"{choice}.yaml"
@@ -52,9 +71,8 @@ def help_text(task: str) -> str:
     out += [f"  {key:<{width}}  {value:<{middle}}  {comment}" for key, value, comment in rows]
     out += ["", "groups (group=choice; * is the default):"]
     for group, choice in groups:
-        files = sorted(p for p in (CONFIGS / group).rglob("*.yaml"))
-        for index, file in enumerate(files):
-            name = str(file.relative_to(CONFIGS / group).with_suffix(""))
+        files = {name: file for name, file in choices(group).items() if fits(file, group, task)}
+        for index, (name, file) in enumerate(files.items()):
             mark = "*" if name == choice else " "
             out.append(f"  {group if index == 0 else '':<12} {mark} {name:<20} {describe(file)}")
     out += ["", f"{command} --cfg job [key=value …] shows the whole configuration without running it;",

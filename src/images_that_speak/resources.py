@@ -1,12 +1,36 @@
-"""What ships with the project: the embedded weights and the word list."""
+"""What ships with the project: configurations, the embedded weights and the word list."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+OWN_CONFIGS = "IMAGES_THAT_SPEAK_CONFIGS"  # the environment variable that names another folder of one's own
+
+
+def own_configs() -> Path:
+    """The folder of one's own configurations, laid out as `configs/`; it need not exist."""
+    return Path(os.environ.get(OWN_CONFIGS) or ROOT / "my_configs").absolute()
+
+
+def choices(group: str) -> dict[str, Path]:
+    """{name: file} of every choice of a config group, one's own among them; the shipped ones win."""
+    found: dict[str, Path] = {}
+    for folder in (own_configs() / group, CONFIGS / group):
+        for path in sorted(folder.rglob("*.yaml")):
+            found[str(path.relative_to(folder).with_suffix(""))] = path
+    return dict(sorted(found.items()))
+
+
+def groups() -> list[str]:
+    """Every config group that has a choice, in the order of the alphabet."""
+    folders = [path for root in (CONFIGS, own_configs()) if root.is_dir() for path in root.iterdir()]
+    return sorted({path.name for path in folders if path.is_dir() and path.name != "hydra"
+                   and any(path.rglob("*.yaml"))})
 
 
 def weights_dir(family: str = "pocket") -> Path:

@@ -48,6 +48,7 @@ class Common:
 
     seed: int = MISSING
     fresh: bool = False
+    check: bool = False
     paths: Paths = field(default_factory=Paths)
     logger: Any = None
 
@@ -62,6 +63,8 @@ class Generate(Common):
     batch_size: int = MISSING
     voice: str | None = None
     device: str = MISSING
+    profile: bool = False
+    debug: str | None = None
     guidance: Guidance = field(default_factory=Guidance)
     precision: Precision = field(default_factory=Precision)
     phonemes: Phonemes = field(default_factory=Phonemes)
@@ -91,6 +94,8 @@ class Train(Common):
     steps: int = MISSING
     device: str = MISSING
     export: str | None = None
+    profile: bool = False
+    debug: str | None = None
     precision: Precision = field(default_factory=Precision)
     data: Any = None
     model: Any = None

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .errors import UserError, nearest
 from .prompts import COLUMNS, read_pairs
 from .schema import SCHEMAS
+from .values import CHOICES
 
 SECONDS = 10.24  # of a picture; audio.mel, which knows it, imports torch
 
@@ -32,17 +33,13 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "num_samples": (1, 100_000, "a whole number of at least 1"),
     "batch_size": (1, 4096, "a whole number of at least 1"),
     "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
+    "trainer.overfit": (1, 10_000, "a whole number of batches of at least 1, or null"),
     "bootstrap": (0, 1_000_000, "a whole number of at least 0"),
 }
 LORA_FILE = "pytorch_lora_weights.safetensors"
+PROFILED = 20  # steps that may be profiled
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
          "train": (1, 100_000_000, "a whole number of at least 1")}
-CHOICES = {
-    "device": ("auto", "cpu", "cuda", "mps"),
-    "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
-    "precision.trainer": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
-    "precision.matmul": ("highest", "high", "medium"),
-}
 
 
 def validate(cfg: DictConfig, task: str) -> None:
@@ -67,6 +64,9 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
         if value is not None and value not in choices:
             found.append(f"{key}={value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
     rules = {"generate": _generate, "evaluate": _evaluate, "train": _train}
+    if cfg.get("profile") and isinstance(cfg.get("steps"), int) and cfg.steps > PROFILED:
+        found.append(f"profile=true, steps={cfg.steps}: expected at most {PROFILED} steps, for every "
+                     "operation of every step is kept; debug=profile takes eight")
     if task in rules:
         rules[task](cfg, found)
     return list(dict.fromkeys(found))
@@ -147,10 +147,9 @@ def _train(cfg: DictConfig, found: list[str]) -> None:
         found.append(f"resume={cfg.resume}, fresh=true: one goes on in a folder, the other begins a new one; "
                      "give one of them")
     if cfg.model is None:
-        from .resources import ROOT
+        from .resources import choices
 
-        folder = ROOT / "configs" / "experiment"
-        names = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+        names = [*choices("experiment")]
         found.append("experiment: nothing to train; give experiment=… or model=…"
                      + (f" (experiments: {', '.join(names)})" if names else ""))
 

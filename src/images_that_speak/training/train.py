@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate, locate
@@ -18,6 +20,7 @@ from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
 from ..runs import Run, open_run
 from ..runs.metrics import MetricsJsonl
+from ..runs.profile import profiled
 from .export import replace_folder
 from .fit import ema_of, fit
 
@@ -38,7 +41,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         began = time.monotonic()
         result = locate(job, "model.job")(cfg, run) if job else train_module(cfg, run)
         weights = run.dir / "weights"
-        if cfg.export and weights.is_dir():
+        if cfg.export and cfg.debug is None and weights.is_dir():
             for part in weights.iterdir():
                 replace_folder(part, Path(cfg.export) / part.name)
         return run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
@@ -53,11 +56,18 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     if isinstance(data, PictureData):
         prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"))
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    batches_kept = settings.pop("overfit", None)
+    valid: Any = None
+    if batches_kept is not None:
+        data = valid = Repeated(data, batches_kept)
+    if cfg.profile:
+        settings["profiler"] = SimpleProfiler(run.dir, "phases")
     callbacks = [MetricsJsonl(run.metrics_path, settings["log_every"]),
                  *(instantiate(node) for node in (cfg.callbacks or {}).values())]
-    trainer = fit(module, data, run.dir, max_steps=cfg.steps, seed=cfg.seed, loggers=run.loggers,
-                  callbacks=callbacks, precision=cfg.precision.trainer, accelerator=cfg.device,
-                  **settings)
+    with profiled(run.dir, cfg.profile):
+        trainer = fit(module, data, run.dir, max_steps=cfg.steps, seed=cfg.seed, valid=valid,
+                      loggers=run.loggers, callbacks=callbacks, precision=cfg.precision.trainer,
+                      accelerator=cfg.device, **settings)
     average = ema_of(trainer)
     module.to("cpu")
     batches = islice(iter(data.train_dataloader() if isinstance(data, L.LightningDataModule) else data), 64)
@@ -69,6 +79,22 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
             module.export(run.dir / "weights", batches)
     return {"steps": trainer.global_step,
             **{name: float(value) for name, value in trainer.callback_metrics.items()}}
+
+
+class Repeated:
+    """The first `count` batches of a data module or loader: what is iterated over, again and again."""
+
+    def __init__(self, data: Any, count: int):
+        if isinstance(data, L.LightningDataModule):
+            data.setup("fit")
+            data = data.train_dataloader()
+        self.batches = list(islice(iter(data), count))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 def prepare_latents(data: PictureData, bf16: bool = False) -> None:

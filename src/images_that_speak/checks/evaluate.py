@@ -1,0 +1,32 @@
+"""evaluate.py check=true: which pictures would be read, and by whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ..config import instantiate
+from ..scoring.evaluate import find_pictures, find_run
+from .findings import Findings
+from .readers import check_readers
+
+
+def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
+    """What `cfg` (configs/evaluate.yaml) would read back, and everything that is wrong with it."""
+    found = Findings()
+    # Which of the two is given, and whether it is a folder, has been looked at before.
+    if (cfg.run is None) != (cfg.pictures is None) and Path(cfg.run or cfg.pictures).is_dir():
+        with found.step("run" if cfg.run else "pictures"):
+            items = find_run(cfg.run) if cfg.run else find_pictures(cfg.pictures, cfg.prompts)
+            said = sum(item.audio_prompt is not None for item in items)
+            found.tell("pictures", f"{len(items)} in {cfg.run or cfg.pictures}; {said} with prompts to score "
+                       "against")
+    with found.step("family"):
+        source = cfg.reader.source if cfg.reader is not None else "picture"
+        if source == "wav":
+            found.tell("played", "the sound file beside each picture")
+        elif cfg.vocoder.path is not None or "offline" not in cfg.family:
+            found.tell("played", f"by {cfg.vocoder.path or instantiate(cfg.family).vocoder}")
+    check_readers(found, cfg)
+    return found.lines, found.problems

@@ -1,0 +1,105 @@
+"""train.py check=true: the networks without their numbers, the data, the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from accelerate import init_empty_weights
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..config import instantiate, locate, unbound
+from ..data.manifest import Corpus
+from ..errors import UserError
+from .findings import Findings, table
+
+
+def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
+    """What `cfg` (configs/train.yaml) would train, and everything that is wrong with it."""
+    found = Findings()
+    if cfg.model is None:  # told already
+        return found.lines, found.problems
+    if (job := OmegaConf.select(cfg, "model.job")) is not None:
+        with found.step("model.job"):
+            found.tell("job", (locate(job, "model.job").__doc__ or job).splitlines()[0])
+    else:
+        _networks(found, cfg)
+    if cfg.data is not None:
+        _data(found, cfg)
+    for name, node in (cfg.callbacks or {}).items():
+        found.problems += unbound(node, f"callbacks.{name}")
+    trainer = cfg.trainer
+    found.tell("steps", f"{cfg.steps}, {cfg.precision.trainer} on {cfg.device}; a checkpoint every "
+               f"{trainer.checkpoint_every}")
+    if cfg.export and cfg.debug is None:
+        found.tell("export", f"the weights would replace those in {cfg.export}")
+    return found.lines, found.problems
+
+
+def skeleton(target: str, path: str) -> Any:
+    """The network that `target`, a `from_pretrained`, would load from the folder `path`, without its weights.
+
+    Raises UserError when the folder has no configuration.
+    """
+    cls = locate(target.removesuffix(".from_pretrained"), "model")
+    try:
+        return cls.from_config(cls.load_config(path, local_files_only=True))
+    except OSError as error:
+        raise UserError(f"{path}: no {cls.__name__} (expected a folder with its config.json)") from error
+
+
+def _networks(found: Findings, cfg: DictConfig) -> None:
+    """Build the module with its parameters on the meta device, where a network of any size costs nothing.
+
+    Only the parameters: tables that a module computes for itself, such as mel filters, need numbers.
+    """
+    with found.step("model"):
+        node = _without_weights(OmegaConf.to_container(cfg.model, resolve=True))
+        with init_empty_weights(include_buffers=False):
+            module: L.LightningModule = instantiate(node, max_steps=cfg.steps)
+        rows = []
+        for name, part in module.named_children():
+            if (count := parameters(part)):
+                trained = parameters(part, trained=True)
+                mark = "" if trained == count else f", {trained:,} of them trained"
+                rows.append((f"{name}{mark}", count, None))
+        found.tell("networks", *table(rows))
+
+
+def parameters(module: nn.Module, trained: bool = False) -> int:
+    """How many parameters a module has; with `trained` only those that training changes."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
+
+
+def _without_weights(node: Any) -> Any:
+    """`node` with every `from_pretrained` of a folder replaced by `skeleton`."""
+    if isinstance(node, list):
+        return [_without_weights(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    if str(node.get("_target_", "")).endswith(".from_pretrained"):
+        return {"_target_": f"{__name__}.skeleton", "target": node["_target_"],
+                "path": node["pretrained_model_name_or_path"]}
+    return {key: _without_weights(child) for key, child in node.items()}
+
+
+def _data(found: Findings, cfg: DictConfig) -> None:
+    """Whether the corpora are there; of a whole corpus only the manifest is read."""
+    node: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    problems = unbound(node, "data")
+    found.problems += problems
+    parts = {"data": node} | {f"data.{name}": part for name in ("train", "valid")
+                              if isinstance(part := node.get(name), dict)}
+    told = []
+    for key, part in parts.items():
+        with found.step(key):
+            root = part.get("root") or part.get("corpus")
+            if root is not None:
+                split = part.get("split", "train")
+                told.append(f"{len(Corpus.open(root, split)):,} clips, split {split}, of {root}")
+            elif part.get("length"):
+                told.append(f"{part['length']:,} drawings, made when they are needed")
+    if node.get("batch_size"):
+        told.append(f"batches of {node['batch_size']}, {cfg.steps * node['batch_size']:,} samples in all")
+    found.tell("data", *told)

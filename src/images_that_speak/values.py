@@ -1,0 +1,10 @@
+"""Keys that take one of a few values: checked by `validate`, offered by the shell. Imports nothing."""
+
+from __future__ import annotations
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
+    "precision.trainer": ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
+    "precision.matmul": ("highest", "high", "medium"),
+}

@@ -1,0 +1,320 @@
+"""The configs commands, the shell's TAB, check=true and the debug configurations."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from tiny_family import tiny_pocket_family
+
+from images_that_speak import cli, completion, config, configs
+from images_that_speak.checks import evaluate as check_evaluate
+from images_that_speak.checks import generate as check_generate
+from images_that_speak.checks import train as check_train
+from images_that_speak.checks.findings import Findings, header, weights
+from images_that_speak.data.emoji import FONT
+from images_that_speak.diffusion.family import Family
+from images_that_speak.diffusion.generate import read_settings
+from images_that_speak.errors import UserError
+from images_that_speak.resources import CONFIGS, OWN_CONFIGS, ROOT, choices, groups
+from images_that_speak.training.train import Repeated, train
+
+needs_font = pytest.mark.skipif(not Path(FONT).exists(),
+                                reason="needs Debian's fonts-noto-color-emoji (make setup)")
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of one's own configurations, whatever the environment says; it does not exist yet."""
+    monkeypatch.setenv(OWN_CONFIGS, str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
+
+
+# --- list, show, copy, validate
+
+def test_list_has_every_choice_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert configs.main(["list"]) == 0
+    told = capsys.readouterr().out
+    for group in groups():
+        assert f"\n{group}  (" in f"\n{told}"
+    lines = [line[4:].split("  ")[0].strip() for line in told.splitlines() if line.startswith("  ")]
+    assert sorted(lines) == sorted(name for group in groups() for name in choices(group))
+    assert configs.main(["list", "vocodr"]) == 2
+    assert "Did you mean 'vocoder'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [
+    ["pocket/speech", "steps=100", "trainer.clip=null", "adapter=pooled"],
+    ["composition=split", "guidance.audio_weight=0.4", "image_prompt=it's, a cat"],
+    ["evaluate", "pictures=docs/media"], ["corpus"]])
+def test_show_is_the_configuration(words: list[str]) -> None:
+    """Read as YAML, what is shown is what the task would be given."""
+    task, overrides = configs.understand(words)
+    cfg, _ = config.examine(task, overrides)
+    assert yaml.safe_load("\n".join(configs.show(task, cfg, overrides))) == OmegaConf.to_container(
+        cfg, resolve=True)
+
+
+def test_show_tells_where_a_value_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pocket/speech", "steps=100", "data.valid.split=test"]
+    assert configs.main(["show", *words]) == 0
+    came = {line.split(":")[0].strip(): line.split("# ")[-1] for line in capsys.readouterr().out.splitlines()}
+    assert came["steps"] == "command line" and came["split"] == "command line"
+    assert came["log_every"] == "configs/trainer/default.yaml"
+    assert came["ema_decay"] == "configs/experiment/pocket/speech.yaml"  # it has the last word over trainer/
+    assert came["autocast"] == "configs/precision/bf16-mixed.yaml"  # the experiment's choice, not the default
+    assert came["phones"] == "configs/adapter/aligned.yaml"
+    assert came["export"].endswith("speech.yaml  ${paths.weights}/pocket/speech")  # and how it is written
+    assert came["logger"] == "configs/logger/none.yaml"
+
+
+def test_show_shows_also_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert configs.main(["show", "guidance.audio_weight=3", "stepz=1"]) == 2
+    told = capsys.readouterr()
+    assert "audio_weight: 3.0 " in told.out
+    assert "expected the share" in told.err and "Did you mean 'steps'?" in told.err
+    assert configs.main(["show", "pocket/spech"]) == 2
+    assert "Did you mean 'pocket/speech'?" in capsys.readouterr().err
+
+
+def test_a_copy_is_composed_as_its_original(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original = config._compose("train", ["experiment=pocket/lora"])
+    assert configs.main(["copy", "pocket/lora", "mine/lora"]) == 0
+    assert "python train.py experiment=mine/lora" in capsys.readouterr().out
+    assert config._compose("train", ["experiment=mine/lora"]) == original
+    text = (own / "experiment/mine/lora.yaml").read_text()
+    assert "#   python train.py experiment=mine/lora\n" in text and "experiment=pocket/lora" not in text
+    assert config.check("train", ["experiment=mine/lora"]) == []
+    assert "mine/lora" in config.check("train", ["experiment=mine/lara"])[0]
+    assert "experiment=mine/lora" in completion.suggest("train", "python train.py experiment=mi")
+    assert str(own) in "\n".join(configs.list_choices(["experiment"]))
+    for taken in (["pocket/lora", "mine/lora"], ["pocket/lora", "pocket/clip"]):
+        assert configs.main(["copy", *taken]) == 2
+        assert "has this name already" in capsys.readouterr().err
+    assert configs.main(["copy", "composition/split", "../split"]) == 2
+
+
+def test_validate_compares_with_what_is_built(own: Path) -> None:
+    configs.copy("composition/split", "halves")
+    assert configs.validate_choices(["composition/halves"]) == []
+    path = own / "composition/halves.yaml"
+    path.write_text(path.read_text().replace("image_delta", "image_detla"))
+    (own / "scheduler").mkdir()
+    shutil.copy(CONFIGS / "scheduler/dpm.yaml", own / "scheduler/dpm.yaml")
+    found = configs.validate_choices(["composition/halves", "scheduler/dpm"])
+    assert len(found) == 2
+    assert "Did you mean 'image_delta'?" in found[0] and str(path) in found[0]
+    assert "hidden by the shipped one" in found[1]
+
+
+def test_config_dir_names_another_folder(tmp_path: Path) -> None:
+    assert cli._config_dir(["-m", "--config-dir", "here", "steps=1"]) == "here"
+    assert cli._config_dir(["-cd=there"]) == "there"
+    assert cli._config_dir(["steps=1"]) is None
+
+
+# --- the shell
+
+@pytest.mark.parametrize(("line", "expected"), [
+    ("python train.py experiment=pocket/sp", ["experiment=pocket/speech"]),
+    ("python generate.py debug=", ["debug=fast", "debug=profile"]),
+    ("python evaluate.py reader=w", ["reader=whisper"]),
+    ("python generate.py seed=1 guidance.image_", ["guidance.image_scale=", "guidance.image_start="]),
+    ("python generate.py composition=split composition.aud",
+     ["composition.audio_weight=", "composition.audio_delta="]),
+    ("python train.py experiment=pocket/lora model.lora.ra", ["model.lora.rank="]),
+    ("python train.py experiment=pocket/lora model.lo", ["model.lora."]),
+    ("python generate.py device=c", ["device=cpu", "device=cuda"]),
+    ("python generate.py fresh=", ["fresh=true", "fresh=false"]),
+    ("python train.py logger=[csv,wandb] logger.wandb.mode=off", ["logger.wandb.mode=offline"]),
+    ("python evaluate.py pictures=docs/med", ["pictures=docs/media/"]),
+    ("python train.py +se", ["+seed="]),
+    ("python train.py --mul", ["--multirun"]),
+    ("python generate.py experiment=pocket/", []),  # all of them train
+])
+def test_tab_offers(line: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert completion.suggest(line.split()[1].removesuffix(".py"), line) == expected
+
+
+@pytest.mark.parametrize("task", ["train", "generate", "evaluate"])
+def test_all_that_tab_offers_is_taken(task: str) -> None:
+    """Every key that is offered without a choice made is one of the composed configuration, or a group."""
+    known = config.flatten(OmegaConf.to_container(config.defaults(task), resolve=False))
+    sections = {".".join(key.split(".")[:depth]) for key in known for depth in range(1, 5)}
+    offered = completion.suggest(task, f"python {task}.py ")
+    assert len(offered) > 10
+    assert {text.rstrip("=.") for text in offered} <= sections | set(groups())
+
+
+def test_a_real_bash_completes() -> None:
+    """With the script that `-sc install=bash` prints, which serves all three."""
+    asked = {"python train.py experiment=pocket/sp": "experiment=pocket/speech",
+             "python generate.py scheduler=d": "scheduler=ddim scheduler=dpm",
+             "python evaluate.py boo": "bootstrap="}
+    program = 'eval "$(python train.py -sc install=bash)"\n' + "\n".join(
+        f'COMP_LINE="{line}"; COMP_POINT={len(line)}; COMP_CWORD={line.count(" ")}; '
+        'hydra_bash_completion; echo "${COMPREPLY[@]}"' for line in asked)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "PATH": path})
+    assert done.stdout.splitlines() == list(asked.values()), done.stderr
+
+
+def test_tab_answers_in_half_a_second() -> None:
+    """Of the processor's time, which does not depend on what else it has to do."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "train.py", "-sc", "query=bash"], cwd=ROOT, capture_output=True,
+                          text=True, env={**os.environ, "COMP_LINE": "python train.py experiment=pocket/sp"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout == "experiment=pocket/speech\n"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+# --- check=true
+
+def launch(monkeypatch: pytest.MonkeyPatch, task: str, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", [f"{task}.py", *arguments])
+    try:
+        cli.launch(task, "nowhere.work")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_check_tells_the_plan_and_does_nothing(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    places = [f"family.weights={family}", f"paths.logs={tmp_path / 'logs'}"]
+    assert launch(monkeypatch, "generate", "check=true", "num_samples=2", "reader=pocketsphinx", *places) == 0
+    told = capsys.readouterr().out
+    cfg = config.compose("generate", places)
+    passes = read_settings(cfg, config.instantiate(cfg.family)).evaluations
+    unet = sum(p.numel() for p in Family.load(family, ("image",)).predictors["image"].unet.parameters())
+    assert f"{unet:,} parameters" in told
+    assert "hh ae p iy b ey b iy m y uw z ih k" in told
+    assert f"{passes} network evaluations a sample, {2 * passes} in all" in told
+    assert "num_samples-2" in told and "(new)" in told and "nothing was run" in told
+    assert not (tmp_path / "logs").exists()
+
+
+def test_check_tells_every_error_at_once(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    """What the types, the ranges, the family and the composition have to say, in one block."""
+    wrong = ["stepz=1", "seed=-1", "voice=nobody", "composition.edge=-1", "device=cuda",
+             "vocoder.path=/nowhere"]
+    if torch.cuda.is_available():
+        wrong.remove("device=cuda")
+    code = launch(monkeypatch, "generate", "check=true", f"family.weights={family}",
+                  f"paths.logs={tmp_path / 'logs'}", *wrong)
+    told = capsys.readouterr().err
+    assert code == 2 and len(told.splitlines()) == len(wrong), told
+    for text in ("'steps'", "seed=-1", "voice='nobody'", "edge", "/nowhere"):
+        assert text in told
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_file_that_is_cut_off_is_named(family: Path, tmp_path: Path) -> None:
+    whole = next((family / "vae").glob("*.safetensors"))
+    assert weights(family / "vae")[1] == whole.stat().st_size
+    cut = tmp_path / whole.name
+    for size in (4, whole.stat().st_size - 1):
+        cut.write_bytes(whole.read_bytes()[:size])
+        with pytest.raises(UserError, match="cut off"):
+            header(cut)
+
+
+def test_weights_of_the_hub_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    lines, problems = check_generate.check(config._compose("generate", ["family=sd15", "device=cpu"]))
+    assert not problems
+    assert any("would be fetched" in line for line in lines)
+
+
+def test_check_of_an_evaluation(tmp_path: Path) -> None:
+    cfg = config.compose("evaluate", ["pictures=docs/media", f"paths.logs={tmp_path}"])
+    lines, problems = check_evaluate.check(cfg)
+    assert not problems
+    assert any(re.search(r"\d in docs/media", line) for line in lines)
+
+
+@pytest.mark.parametrize("name", ["pocket/speech", "pocket/image", "pocket/lora", "pocket/vocoder",
+                                  "pocket/autoencoder_kl", "pocket/decoder", "pocket/clip"])
+def test_check_builds_the_networks_without_numbers(name: str, tmp_path: Path) -> None:
+    cfg, _ = config.examine("train", [f"experiment={name}", f"paths.data={tmp_path}"])
+    lines, problems = check_train.check(cfg)
+    # There is no corpus here: each way to it is a problem, and nothing else is.
+    assert all("manifest" in problem for problem in problems)
+    assert name == "pocket/clip" or any(line.startswith("networks") for line in lines)
+    if name == "pocket/speech":
+        unet = 8_367_248  # as the shipped file holds
+        assert weights(ROOT / "weights/pocket/speech/unet")[0] == unet
+        assert any(f"{unet:,} parameters" in line for line in lines)
+
+
+def test_a_step_gathers_whatever_goes_wrong() -> None:
+    found = Findings()
+    with found.step("one"):
+        raise UserError("first\nsecond")
+    with found.step("two"):
+        raise ValueError("third\nand more")
+    with pytest.raises(KeyboardInterrupt), found.step("three"):
+        raise KeyboardInterrupt
+    assert found.problems == ["first", "second", "two: third"]
+
+
+# --- debug=…
+
+def tiny_training(tmp_path: Path, *overrides: str) -> DictConfig:
+    """The image branch with a few thousand parameters, on eight drawings."""
+    return config.compose("train", [
+        "experiment=pocket/image", "device=cpu", "precision=32-true", f"paths.logs={tmp_path / 'logs'}",
+        f"export={tmp_path / 'export'}", "data.train.length=8", "data.valid=null", "data.batch_size=2",
+        "model.warmup=5", "model.lr=3e-3", f"data.train.latents={tmp_path / 'latents'}",
+        "model.unet.channels=[16,32,32]", "+model.min_snr_gamma=null", *overrides])
+
+
+@needs_font
+def test_overfitting_learns_one_batch_and_exports_nothing(tmp_path: Path) -> None:
+    result = train(tiny_training(tmp_path, "debug=overfit", "steps=80", "trainer.validate_every=20"))
+    folder = next((tmp_path / "logs/train").iterdir())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["valid/loss"] for line in lines if "valid/loss" in line]
+    # Under the same noise each time, so that what falls is what was learnt.
+    assert result["steps"] == 80 and len(losses) == 4
+    assert losses[-1] < 0.95 * losses[0]
+    assert not (tmp_path / "export").exists()
+    assert len(Repeated([1, 2, 3], 2)) == 2 and list(Repeated([1, 2, 3], 2)) == [1, 2]
+
+
+@needs_font
+def test_a_profile_says_where_the_time_goes(tmp_path: Path) -> None:
+    train(tiny_training(tmp_path, "debug=profile", "steps=2"))
+    folder = next((tmp_path / "logs/train").iterdir())
+    assert "aten::" in (folder / "profile.txt").read_text()
+    assert "run_training_batch" in (folder / "fit-phases.txt").read_text()
+    assert b"aten::" in gzip.decompress((folder / "trace.json.gz").read_bytes())
+    with pytest.raises(UserError, match="at most 20 steps"):
+        tiny_training(tmp_path, "profile=true", "steps=21")
+
+
+def test_fast_is_fast_for_both() -> None:
+    for task, more in (("generate", []), ("train", ["experiment=pocket/image"])):
+        cfg = config._compose(task, [*more, "debug=fast"])
+        assert cfg.steps == 8 and cfg.debug == "fast"
+    assert "expected one of fast, profile" in config.check("generate", ["debug=overfit"])[0]
