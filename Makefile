@@ -64,4 +64,6 @@ pocket: setup
 	$(BIN)/python train.py experiment=pocket/speech
 	$(BIN)/python train.py experiment=pocket/image
 	$(BIN)/python train.py experiment=pocket/clip
+	$(BIN)/python -m images_that_speak.data data.root=data/pocket_voices data.voices=[awb,kal16] data.prompts=600
+	$(BIN)/python train.py experiment=pocket/ctc
 	$(BIN)/python train.py experiment=pocket/family

@@ -127,6 +127,35 @@ def test_a_run_is_read_back(tmp_path: Path, stand_ins: None, capsys: pytest.Capt
     assert "silent, counted as nothing heard: s20" in capsys.readouterr().out
 
 
+class Deaf(Ear):
+    """A judge that never hears the first word."""
+
+    name = "deaf"
+
+    def read(self, wave: np.ndarray) -> Heard:
+        return Heard(" ".join(super().read(wave).text.split()[1:]))
+
+
+def test_two_judges_stand_in_one_table(tmp_path: Path, stand_ins: None,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run")
+    both = Readers(Ear(), Eye(), "picture", Deaf())
+    monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: both)
+    result = module.evaluate(compose(tmp_path, f"run={run}"))
+    # As the first one hears it, and one word less of the eight phrases that are no silence: in the phrase
+    # that is another one that was wrong anyway.
+    assert result["wer"] == pytest.approx(6 / 27) and result["joint"] == pytest.approx(7 / 9)
+    assert result["second_wer"] == pytest.approx((6 + 7) / 27)
+    low, high = result["second_wer_interval"]
+    assert low <= result["second_wer"] <= high
+    assert (result["speech_reader"], result["second_reader"]) == ("ear", "deaf")
+    scores = read_json(run / "samples/s00/sample.json")["scores"]
+    assert (scores["second_heard"], scores["second_wer"]) == ("baby music", pytest.approx(1 / 3))
+    folder = next((tmp_path / "logs/evaluate").iterdir())
+    assert "| WER (ear) | WER (deaf) |" in (folder / "totals.md").read_text()
+    assert "| heard (ear) | heard (deaf) |" in (folder / "samples.md").read_text()
+
+
 def test_bad_files_are_named_and_the_good_ones_scored(tmp_path: Path, stand_ins: None,
                                                       capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "pictures"

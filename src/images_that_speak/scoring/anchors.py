@@ -119,10 +119,10 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
               "rows": [total_row(NAMES[name], figures) for name, figures in found.items()],
               **{name: plain_totals(figures) for name, figures in found.items()}}
     write_json(folder / "anchors.json", result)
-    write_table(folder / "anchors", result["rows"], TOTAL_COLUMNS)
+    write_table(folder / "anchors", result["rows"], readers.named(TOTAL_COLUMNS))
     for name, why in left_out.items():
         print(f"{NAMES[name]}: left out ({why})")
-    print_table(result["rows"], TOTAL_COLUMNS)
+    print_table(result["rows"], readers.named(TOTAL_COLUMNS))
     return result
 
 

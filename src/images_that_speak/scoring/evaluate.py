@@ -49,11 +49,24 @@ class Item:
 
 @dataclass(frozen=True)
 class Readers:
-    """`speech` hears, `picture` sees (None: nobody looks). `source`: what is heard, "picture" or "wav"."""
+    """`speech` hears, `picture` sees (None: nobody looks). `source`: what is heard, "picture" or "wav".
+
+    `second`: another judge of speech, whose WER is told beside the first one's and enters no other figure.
+    """
 
     speech: SpeechReader
     picture: Any = None
     source: str = "picture"
+    second: SpeechReader | None = None
+
+    def named(self, columns: Mapping[str, str]) -> dict[str, str]:
+        """`columns` of a table, with the judges' names where there are two."""
+        if self.second is None:
+            return dict(columns)
+        first, second = self.speech.name, self.second.name
+        names = {"heard": f"heard ({first})", "second_heard": f"heard ({second})", "wer": f"WER ({first})",
+                 "second_wer": f"WER ({second})"}
+        return {key: names.get(key, heading) for key, heading in columns.items()}
 
 
 @dataclass
@@ -85,14 +98,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
                 write_scores(item.folder, item.record, row)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
         lines += stored_rows(cfg)
-        write_table(run.dir / "samples", report.rows, SAMPLE_COLUMNS)
-        write_table(run.dir / "totals", lines, TOTAL_COLUMNS)
+        columns = readers.named(SAMPLE_COLUMNS), readers.named(TOTAL_COLUMNS)
+        write_table(run.dir / "samples", report.rows, columns[0])
+        write_table(run.dir / "totals", lines, columns[1])
         tell(report)
-        print_table(report.rows, SAMPLE_COLUMNS)
-        print_table(lines, TOTAL_COLUMNS)
+        print_table(report.rows, columns[0])
+        print_table(lines, columns[1])
         print(f"tables and result: {run.dir}")
         run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
         return run.finish({**plain_totals(figures), "speech_reader": readers.speech.name,
+                           "second_reader": getattr(readers.second, "name", None),
                            "picture_reader": getattr(readers.picture, "name", None), "source": readers.source,
                            "left_out": [{"file": file, "error": error}
                                         for file, error in report.left_out.items()]})
@@ -220,7 +235,9 @@ def load_readers(section: Any, device: str = "cpu", see: bool = True) -> Readers
             return None
         return instantiate({**part, "device": _device(device)} if "device" in part else dict(part))
 
-    return Readers(build(section["speech"]), build(section.get("picture")) if see else None, source)
+    second = section.get("second") or {}
+    return Readers(build(section["speech"]), build(section.get("picture")) if see else None, source,
+                   build(second.get("speech")))
 
 
 def _device(name: str) -> str:
@@ -245,11 +262,13 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> 
     A sample that is silent counts, as one in which no word was heard: leaving it out would flatter the rest.
     """
     report = Report()
-    extend = getattr(readers.speech, "extend", None)
-    if extend is not None:
-        added = extend(item.audio_prompt for item in items if item.audio_prompt)
-        if added:
-            report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
+    added: dict[str, None] = {}
+    for judge in (readers.speech, readers.second):
+        extend = getattr(judge, "extend", None)
+        if extend is not None:
+            added |= dict.fromkeys(extend(item.audio_prompt for item in items if item.audio_prompt))
+    if added:
+        report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
     kept: list[Item] = []
     embedded: list[Any] = []
     silent = []
@@ -258,10 +277,13 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> 
         for chunk in _chunks(items, CHUNK):
             good, pictures, waves = _load(chunk, readers, vocoder, report, look)
             if good:
-                for item, wave, heard in zip(good, waves, readers.speech.read_many(waves), strict=True):
+                again = readers.second.read_many(waves) if readers.second else [None] * len(waves)
+                for item, wave, heard, other in zip(good, waves, readers.speech.read_many(waves), again,
+                                                    strict=True):
                     if float(np.abs(wave).max()) < SILENT:
                         silent.append(item.name)
-                    report.rows.append({"name": item.name, "heard": heard.text})
+                    report.rows.append({"name": item.name, "heard": heard.text,
+                                        "second_heard": other and other.text})
                 if look:
                     embedded.append(readers.picture.embed_pictures(np.stack(pictures)))
                 kept += good
@@ -274,9 +296,11 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> 
     seen = _seen(kept, embedded, readers.picture) if look else [{}] * len(kept)
     report.rows = [
         {"name": item.name, "image_prompt": item.image_prompt, "audio_prompt": item.audio_prompt,
-         **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1")),
+         **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1"),
+                        row["second_heard"]),
          "evaluations": (item.record or {}).get("evaluations"), "rank": found.get("rank"),
          "taken_for": found.get("taken_for"), "speech_reader": readers.speech.name,
+         "second_reader": getattr(readers.second, "name", None),
          "picture_reader": readers.picture.name if look else None, "source": readers.source,
          "file": str(item.picture)}
         for item, row, found in zip(kept, report.rows, seen, strict=True)]
@@ -343,9 +367,9 @@ def _seen(items: Sequence[Item], embedded: Sequence[Any], reader: Any) -> list[d
 # --- telling and writing
 
 
-SCORES = ("heard", "wer", "cer", "per", "words", "characters", "phones", "insertions", "deletions",
-          "substitutions", "clip", "rank", "top1", "taken_for", "joint", "speech_reader", "picture_reader",
-          "source")
+SCORES = ("heard", "second_heard", "wer", "second_wer", "cer", "per", "words", "characters", "phones",
+          "insertions", "deletions", "substitutions", "clip", "rank", "top1", "taken_for", "joint",
+          "speech_reader", "second_reader", "picture_reader", "source")
 
 
 def write_scores(folder: Path, record: dict[str, Any], row: Mapping[str, Any]) -> None:

@@ -68,6 +68,28 @@ def check_wave(wave: np.ndarray) -> np.ndarray:
     return wave.astype(np.float32, copy=False)
 
 
+def vocabulary(words: Sequence[str] | str) -> list[str]:
+    """The normalised words of a closed vocabulary, which is given as such or as a word list's name or path.
+
+    Raises UserError when it is empty or there is no such list.
+    """
+    if isinstance(words, str):
+        from ..resources import words as word_list
+
+        words = word_list(words)
+    found = list(dict.fromkeys(word for text in words for word in normalise(text).split()))
+    if not found:
+        raise UserError("reader.speech.words: the vocabulary is empty (expected at least one word)")
+    return found
+
+
+def new_words(texts: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The normalised words of `texts` that are not known yet, each once."""
+    known = set(known)
+    found = dict.fromkeys(word for text in texts for word in normalise(text).split())
+    return [word for word in found if word not in known]
+
+
 class PocketsphinxReader:
     """pocketsphinx listening for a closed vocabulary: any sequence of its words, silence and noise between.
 
@@ -114,19 +136,13 @@ class PocketsphinxReader:
         floor: float = 50.0,
         workers: int = 1,
     ):
-        if isinstance(words, str):
-            from ..resources import words as word_list
-
-            words = word_list(words)
         self.settings: dict[str, Any] = dict(
             insertion=insertion, garbage=garbage, silence=silence, noise=noise,
             language_weight=language_weight, beam=beam, word_beam=word_beam, max_states=max_states,
             denoise=denoise, floor=floor,
         )
         self.workers = workers
-        self.words = list(dict.fromkeys(word for text in words for word in normalise(text).split()))
-        if not self.words:
-            raise UserError("reader.speech.words: the vocabulary is empty (expected at least one word)")
+        self.words = vocabulary(words)
         self._pool: ProcessPoolExecutor | None = None
         self._decoder  # noqa: B018 - built now, so that a word without pronunciation is told at once
 
@@ -135,9 +151,7 @@ class PocketsphinxReader:
 
         A word outside the vocabulary can never be heard, so a prompt with one would never be right.
         """
-        known = set(self.words)
-        new = [word for word in dict.fromkeys(w for text in texts for w in normalise(text).split())
-               if word not in known]
+        new = new_words(texts, self.words)
         if new:
             before = self.words
             self.words = [*before, *new]

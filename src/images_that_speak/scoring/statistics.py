@@ -142,9 +142,9 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
     Args:
         rows: one a sample, as `score_sample` makes them, with `image_prompt` and `audio_prompt`.
 
-    Returns a dict, in the order of the printed table: `samples`; corpus `wer`, `cer`, `per`; `insertions`,
-    `deletions` and `substitutions` a word; `wer_capped`, the mean of min(1, WER); `evaluations`, UNet
-    passes a sample; `clip`; `top1`; `joint`.
+    Returns a dict, in the order of the printed table: `samples`; corpus `wer`, `second_wer`, `cer`, `per`;
+    `insertions`, `deletions` and `substitutions` a word; `wer_capped`, the mean of min(1, WER);
+    `evaluations`, UNet passes a sample; `clip`; `top1`; `joint`.
     A figure that no sample has is left out.
     """
     found: dict[str, Interval | int] = {"samples": len(rows)}
@@ -157,7 +157,7 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
                                          [row.get("audio_prompt") for row in chosen], resamplings, seed)
             found[name] = ratio([top(row) for row in chosen], [bottom(row) for row in chosen], weights)
 
-    for name, unit in (("wer", "words"), ("cer", "characters"), ("per", "phones")):
+    for name, unit in (("wer", "words"), ("second_wer", "words"), ("cer", "characters"), ("per", "phones")):
         add(name, name, lambda row, name=name, unit=unit: row[name] * row[unit],  # type: ignore[misc]
             lambda row, unit=unit: row[unit])  # type: ignore[misc]
     for name in ("insertions", "deletions", "substitutions"):
@@ -172,14 +172,14 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
 
 
 def score_sample(audio_prompt: str | None, heard: str, clip: float | None = None,
-                 top1: bool | None = None) -> dict[str, Any]:
+                 top1: bool | None = None, second_heard: str | None = None) -> dict[str, Any]:
     """What sample.json says of a sample that was read back; what cannot be said is None.
 
     `wer`, `cer` and `per` are rates; `words`, `characters` and `phones` the reference's lengths;
     `insertions`, `deletions` and `substitutions` count words. `joint`: the right picture found, and
-    WER ≤ 0.25.
+    WER ≤ 0.25. `second_wer`: of what a second judge heard.
     """
-    scores: dict[str, Any] = {"heard": heard}
+    scores: dict[str, Any] = {"heard": heard, "second_heard": second_heard}
     word = word_errors(audio_prompt, heard) if audio_prompt else None
     for name, unit, found in (
         ("wer", "words", word),
@@ -190,6 +190,8 @@ def score_sample(audio_prompt: str | None, heard: str, clip: float | None = None
         scores[unit] = found.total if found else None
     for name in ("insertions", "deletions", "substitutions"):
         scores[name] = getattr(word, name) if word else None
+    second = word_errors(audio_prompt, second_heard) if audio_prompt and second_heard is not None else None
+    scores["second_wer"] = second.rate if second else None
     scores["clip"], scores["top1"] = clip, top1
     scores["joint"] = bool(top1 and word.rate <= JOINT_WER) if word and top1 is not None else None
     return scores

@@ -12,14 +12,15 @@ from ..files import atomic_write
 from .statistics import Interval
 
 SAMPLE_COLUMNS = {
-    "image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard", "wer": "WER",
+    "image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
+    "second_heard": "heard again", "wer": "WER", "second_wer": "second WER",
     "insertions": "ins", "deletions": "del", "substitutions": "sub", "clip": "CLIP", "rank": "rank",
     "joint": "joint", "file": "file",
 }
 TOTAL_COLUMNS = {
-    "what": "", "samples": "samples", "wer": "WER", "insertions": "insertions", "deletions": "deletions",
-    "substitutions": "substitutions", "cer": "CER", "per": "PER", "wer_capped": "WER ≤ 1", "clip": "CLIP",
-    "top1": "top-1", "joint": "joint success", "evaluations": "NFE",
+    "what": "", "samples": "samples", "wer": "WER", "second_wer": "second WER", "insertions": "insertions",
+    "deletions": "deletions", "substitutions": "substitutions", "cer": "CER", "per": "PER",
+    "wer_capped": "WER ≤ 1", "clip": "CLIP", "top1": "top-1", "joint": "joint success", "evaluations": "NFE",
 }
 
 

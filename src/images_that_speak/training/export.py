@@ -16,13 +16,18 @@ def save_half(module: Any, folder: Path) -> None:
 
     Raises UserError when a weight does not fit fp16: a file that loads as infinity is worse than none.
     """
+    check_half(module, folder)
     kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
-    broken = [name for name, value in kept.items() if not torch.isfinite(value.half()).all()]
-    if broken:
-        raise UserError(f"{folder}: {broken[0]} holds NaN, infinity or a value beyond fp16; nothing written")
     module.half().save_pretrained(folder, safe_serialization=True)
     module.to(dtype).load_state_dict(kept)
+
+
+def check_half(module: Any, folder: Path) -> None:
+    """Raise UserError naming the first weight of `module` that does not fit fp16, and `folder`."""
+    broken = [name for name, value in module.state_dict().items() if not torch.isfinite(value.half()).all()]
+    if broken:
+        raise UserError(f"{folder}: {broken[0]} holds NaN, infinity or a value beyond fp16; nothing written")
 
 
 def replace_folder(source: Path, target: Path) -> None:
