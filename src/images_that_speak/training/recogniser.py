@@ -41,8 +41,10 @@ class RecogniserTraining(L.LightningModule):
         """Nats a phone, nats a frame, and the share of frames whose symbol is not the likeliest."""
         frames = torch.full_like(batch["lengths"], log_probs.shape[1])
         flat, labels = log_probs.flatten(0, 1), batch["labels"].flatten()
-        return {"ctc": ctc_loss(log_probs.transpose(0, 1), batch["targets"], frames, batch["lengths"], BLANK,
-                                zero_infinity=True),
+        # Over the phones of the batch: divided by its own, a window without any would outweigh all others.
+        ctc = ctc_loss(log_probs.transpose(0, 1), batch["targets"], frames, batch["lengths"], BLANK, "sum",
+                       zero_infinity=True)
+        return {"ctc": ctc / batch["lengths"].sum().clamp(min=1),
                 "alignment": nll_loss(flat, labels),
                 "frame_error": (flat.argmax(1) != labels).float().mean()}
 
