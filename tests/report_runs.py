@@ -48,3 +48,19 @@ def write_run(folder: Path, samples: Sequence[Mapping[str, Any]] = (),
             "sample_id": where.name, "image_prompt": sample["image"], "audio_prompt": sample["audio"],
             "seed": sample.get("seed", 0), "scores": scores}))
     return folder
+
+
+def sweep(root: Path) -> Path:
+    """Three runs of the same four samples: a and b on the front, c beaten by b; d is not finished."""
+    # What is heard drops words and adds as many: 0, 2 (one gone, one too many) and 3 (all others) edits of 3.
+    for name, weight, wrong, wer, clip in (("a", 0.3, 0, 0.0, 5.0), ("b", 0.6, 1, 2 / 3, 9.0),
+                                           ("c", 0.9, 2, 1.0, 7.0)):
+        rows: list[dict[str, Any]] = [
+            {"image": image, "audio": audio, "clip": clip, "top1": True,
+             "heard": " ".join([*audio.split()[wrong:], *["x"] * wrong])}
+            for image in ("a cat", "a dog") for audio in ("happy baby music", "blue ocean dream")]
+        changed = {"guidance.audio_weight": weight}
+        write_run(root / name, rows, {"guidance": {"audio_weight": weight}}, changed,
+                  {"wer": wer, "wer_interval": [wer - 0.1, wer + 0.1], "clip": clip, "joint": 0.5})
+    write_run(root / "d")
+    return root

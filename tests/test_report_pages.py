@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import colour_scheme, contrast, needs_browser, open_browser
-from report_runs import picture_and_sound, write_run
+from report_runs import picture_and_sound, sweep, write_run
 
 from images_that_speak.reports.cli import main
 
@@ -228,11 +228,93 @@ def test_everything_that_can_be_used_has_a_name(driver: Any, gallery: Path) -> N
         assert all(found[role]), (role, found[role])
 
 
-def test_on_a_telephone_nothing_is_wider_than_the_screen(driver: Any, gallery: Path) -> None:
+# --- the Pareto page
+
+@pytest.fixture(scope="module")
+def pareto(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = sweep(tmp_path_factory.mktemp("sweep"))
+    assert main(["pareto", str(root)]) == 0
+    return root / "pareto.html"
+
+
+def test_points_lie_where_their_figures_are(driver: Any, pareto: Path) -> None:
+    visit(driver, pareto)
+    marks = run(driver, "return [...document.querySelectorAll('a.point')].map((point) => "
+                        "[...['cx', 'cy'].map((key) => "
+                        "Number(point.querySelector('.mark').getAttribute(key))), "
+                        "point.classList.contains('best')])")
+    (ax, ay, a), (bx, by, b), (cx, cy, c) = marks  # WER 0, 2/3, 1; CLIP 5, 9, 7
+    assert ax < cx < bx and ay > by > cy  # better is right and down
+    assert (cx - ax) / (bx - ax) == pytest.approx(0.5, abs=0.01)
+    assert (ay - by) / (by - cy) == pytest.approx(2, abs=0.02)
+    assert (a, b, c) == (True, True, False)
+    # On the front by more than colour: filled, and said in the table.
+    told = run(driver, "return [...document.querySelectorAll('tbody tr')]"
+                       ".map((row) => row.cells[4].innerText)")
+    assert told == ["● on it", "● on it", "–"]
+
+
+def test_a_point_tells_its_figures_and_opens_its_samples(driver: Any, pareto: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    visit(driver, pareto)
+    press(driver, Keys.TAB, Keys.TAB)
+    assert run(driver, "return document.activeElement.getAttribute('data-run')") == "1"
+    assert "66.7 % [56.7, 76.7]" in run(driver, "return document.querySelector('#point').innerText")
+    here = run(driver, "return [...document.querySelectorAll('tr.here')].map((row) => row.dataset.run)")
+    assert here == ["1"]
+    press(driver, Keys.ENTER)
+    until(driver, "document.querySelector('#count').textContent === '4 of 12 samples'")
+    assert run(driver, "return document.querySelector('#chosen').textContent") == (
+        "Only the run audio_weight 0.6")
+    until(driver, "document.querySelector('#samples').getBoundingClientRect().top < innerHeight / 2")
+    assert run(driver, "return new Set([...document.querySelectorAll('.card .settings b')]"
+                       ".map((value) => value.textContent)).size") == 2  # 0.6 and the seed
+
+
+def test_the_table_sorts(driver: Any, pareto: Path) -> None:
+    visit(driver, pareto)
+    clip = "[...document.querySelectorAll('thead button')].find((button) => button.innerText === 'CLIP')"
+    order = "return [...document.querySelectorAll('tbody tr')].map((row) => row.dataset.run)"
+    run(driver, f"{clip}.click()")
+    assert run(driver, order) == ["0", "2", "1"]
+    run(driver, f"{clip}.click()")
+    assert run(driver, order) == ["1", "2", "0"]
+    assert run(driver, "return document.querySelectorAll('[aria-sort=descending]').length") == 1
+
+
+# --- the comparison
+
+def test_samples_side_by_side(driver: Any, pareto: Path) -> None:
+    root = pareto.parent
+    (root / "a/metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    assert main(["compare", str(root / "a"), str(root / "c"), "-o", str(root / "ac.html")]) == 0
+    visit(driver, root / "ac.html")
+    until(driver, "document.querySelectorAll('.row').length === 4")
+    cells = run(driver, """return [...document.querySelectorAll('.row')].map((row) => [
+        new Set([...row.querySelectorAll('.card')].map((card) => card.sample.id)).size,
+        [...row.querySelectorAll('.label')].map((label) => label.textContent).join(''),
+        row.querySelectorAll('.card')[0].getBoundingClientRect().top
+          === row.querySelectorAll('.card')[1].getBoundingClientRect().top])""")
+    assert cells == [[1, "AB", True]] * 4
+    run(driver, "document.querySelectorAll('.play')[1].click()")
+    until(driver, "document.querySelector('audio').currentTime > 0.05")
+    assert "/c/samples/" in run(driver, "return document.querySelector('audio').src")
+    # One run alone was trained: one curve, and it is told to who cannot see it.
+    assert run(driver, "return document.querySelector('.small-chart svg').getAttribute('aria-label')") == (
+        "loss over steps: A from 2 to 1")
+    press(driver, "/", "dog")
+    until(driver, "document.querySelector('#count').textContent === '2 of 4 samples'")
+
+
+def test_no_page_is_wider_than_a_telephone(driver: Any, gallery: Path, pareto: Path) -> None:
+    root = pareto.parent
+    assert main(["compare", str(root / "a"), str(root / "b"), "-o", str(root / "ab.html")]) == 0
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    visit(driver, gallery)
-    assert run(driver, "return document.documentElement.scrollWidth") <= 360
+    for page in (gallery, pareto, root / "ab.html"):
+        visit(driver, page)
+        assert run(driver, "return document.documentElement.scrollWidth") <= 360, page.name
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -18,12 +18,21 @@ def parser() -> argparse.ArgumentParser:
     gallery = commands.add_parser("gallery", help="every sample: seen, heard, sorted, filtered")
     gallery.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP")
     _common(gallery)
+    pareto = commands.add_parser("pareto", help="WER against CLIP over a sweep, and the front")
+    pareto.add_argument("runs", nargs="+", type=Path, metavar="SWEEP")
+    _common(pareto)
+    pareto.add_argument("--reference", nargs=2, type=float, default=(1.0, 0.0), metavar=("WER", "CLIP"),
+                        help="the worst that counts for the hypervolume; by default 1 and 0")
+    compare = commands.add_parser("compare", help="what differs between runs: settings, figures, samples")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN",
+                         help="two to eight; the first is what the others are measured against")
+    _common(compare)
     return top
 
 
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", type=Path, metavar="FILE",
-                         help="the page to write; by default in the folder given or the one that holds all")
+                         help="the page to write; by default in the folder given, or one that holds all")
     command.add_argument("--title", help="by default the folder's name")
     command.add_argument("--embed", action="store_true",
                          help="put pictures and sounds into the page, for a small number of samples to send "
@@ -55,3 +64,14 @@ def write(asked: argparse.Namespace, command: str) -> None:
         from .gallery import write_gallery
 
         write_gallery(runs, asked.output or place / "gallery.html", title, asked.embed, command)
+    elif asked.command == "pareto":
+        from .pareto import write_pareto
+
+        write_pareto(runs, asked.output or place / "pareto.html", title, tuple(asked.reference), asked.embed,
+                     command)
+    else:
+        from .compare import check, default_name, write_compare
+
+        check(runs)
+        write_compare(runs, asked.output or home([run.path for run in runs]) / default_name(runs), title,
+                      asked.embed, command)

@@ -25,12 +25,12 @@ READING = ("reader", "words", "run")
 # Folders below which no run folder is looked for.
 INSIDE = ("samples", "checkpoints", "weights", "wandb")
 NUMBERS = ("wer", "cer", "per", "words", "characters", "phones", "insertions", "deletions", "substitutions",
-           "clip", "rank")
+           "clip", "rank", "second_wer", "evaluations")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and its sound. `scores` is empty until it was read back; `phones`: [symbol, start, end]."""
+    """One picture and its sound. `scores` holds little until it was read back."""
 
     id: str
     image: Path
@@ -40,7 +40,6 @@ class Sample:
     audio_prompt: str | None = None
     seed: int | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
-    phones: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,20 @@ class RunFolder:
     def _read(self) -> Path | None:
         """The folder that an evaluation read."""
         return _existing(self._own.get("run"))
+
+    @property
+    def subject(self) -> Path:
+        """The folder that holds what this run is about: an evaluation's is the run that it read."""
+        read = self._read if self.task == "evaluate" else None
+        return (read or self.path).resolve()
+
+    @cached_property
+    def readers(self) -> tuple[str, ...]:
+        """The names of the readers behind its scores: of speech and of pictures."""
+        scores = self.samples[0].scores if self.samples else {}
+        result = self.result or {}
+        return tuple(str(result.get(key) or scores.get(key) or "no reader")
+                     for key in ("speech_reader", "picture_reader"))
 
     @property
     def chosen(self) -> set[str]:
@@ -204,9 +217,11 @@ def _sample(folder: Path, scores: Mapping[str, Any] | None = None) -> Sample:
     def there(name: str) -> Path | None:
         return folder / name if (folder / name).exists() else None
 
+    scores = dict(record.get("scores") or {}) if scores is None else dict(scores)
+    if record.get("evaluations") is not None:  # what it cost stands beside what it reached
+        scores.setdefault("evaluations", record["evaluations"])
     return Sample(folder.name, folder / "image.png", there("spectrogram.png"), there("speech.wav"),
-                  record.get("image_prompt"), record.get("audio_prompt"), record.get("seed"),
-                  record.get("scores") or {} if scores is None else scores, record.get("phones") or ())
+                  record.get("image_prompt"), record.get("audio_prompt"), record.get("seed"), scores)
 
 
 def _evaluated(path: Path) -> list[Sample]:

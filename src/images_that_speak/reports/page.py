@@ -19,8 +19,8 @@ from .folders import MACHINE, RunFolder, Sample, chosen, short_names, varied
 
 PARTS = Path(__file__).with_name("page")
 EMBED_LIMIT = 200 * 2**20  # bytes; browsers take seconds to open more
-SHOWN_SCORES = ("heard", "wer", "cer", "per", "insertions", "deletions", "substitutions", "clip", "rank",
-                "top1", "taken_for", "joint")
+SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "insertions", "deletions", "substitutions", "clip",
+                "rank", "top1", "taken_for", "joint", "evaluations")
 
 
 def render(title: str, body: str, data: Any, scripts: Sequence[str], command: str = "") -> str:
@@ -133,6 +133,14 @@ def _size(path: Path | None) -> int:
 
 def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
+
+
+def setting(value: Any) -> str:
+    """A setting as it is shown."""
+    named = {None: "none", True: "yes", False: "no"}
+    if value is None or isinstance(value, bool):
+        return named[value]
+    return f"{value:.12g}" if isinstance(value, float) else str(_plain(value))
 
 
 def _plain(value: Any) -> Any:

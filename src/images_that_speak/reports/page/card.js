@@ -20,12 +20,15 @@ const KIND = {"=": "right", s: "substituted", d: "deleted", i: "inserted"};
 function scoresOf(sample) {
   const scores = sample.scores;
   const list = el("dl", {class: "scores"});
-  const add = (name, value, kind = "") => list.append(el("div", {class: kind}, el("dt", {}, name), el("dd", {}, value)));
+  const add = (name, value, kind = "") => list.append(
+    el("div", {class: kind}, el("dt", {}, name), el("dd", {}, value)));
   if (scores.wer !== undefined) add("WER", percent(scores.wer));
   if (scores.clip !== undefined) add("CLIP", figure(scores.clip));
   if (scores.rank !== undefined) add("rank", scores.rank);
   if (scores.joint) add("joint", "success", "good");
-  if (scores.wer === undefined && scores.clip === undefined) list.append(el("div", {}, el("dd", {}, "not read back")));
+  if (scores.wer === undefined && scores.clip === undefined) {
+    list.append(el("div", {}, el("dd", {}, "not read back")));
+  }
   return list;
 }
 
@@ -33,11 +36,11 @@ function scoresOf(sample) {
 function card(sample, {position = 0, total = 0, label = null} = {}) {
   const run = DATA.runs[sample.run];
   const silent = sound(sample) === null;
-  const seek = el("input", {type: "range", class: "seek", min: 0, max: 1, step: 0.005, value: 0, disabled: silent,
-    "aria-label": "Place in the sound; space plays"});
+  const seek = el("input", {type: "range", class: "seek", min: 0, max: 1, step: 0.005, value: 0,
+    disabled: silent, "aria-label": "Place in the sound; space plays"});
   const source = view.spectrogram ? spectrogram(sample) ?? picture(sample) : picture(sample);
-  const image = el("img", {src: source, alt: `Picture for “${sample.image ?? "no prompt"}”`, width: 1024, height: 256,
-    decoding: "async", onerror: () => frame.classList.add("missing")});
+  const image = el("img", {src: source, alt: `Picture for “${sample.image ?? "no prompt"}”`, width: 1024,
+    height: 256, decoding: "async", onerror: () => frame.classList.add("missing")});
   const clock = el("span", {class: "clock", "aria-hidden": "true"});
   const frame = el("figure", {class: "picture"}, image, el("i", {class: "head"}), seek, clock);
   const button = el("button", {class: "play", type: "button", "aria-label": "Play", disabled: silent,
@@ -53,11 +56,13 @@ function card(sample, {position = 0, total = 0, label = null} = {}) {
   });
   const settings = DATA.keys.map(({key, short, shown}, index) => (shown
     ? el("span", {title: key}, `${short} `, el("b", {}, setting(run.values[index]))) : null)).filter(Boolean);
-  const taken = sample.scores.taken_for && sample.scores.top1 === false && sample.scores.taken_for !== sample.image
-    ? el("p", {class: "taken"}, `taken for ${sample.scores.taken_for}`) : null;
-  const node = el("article", {class: "card", tabindex: 0, "aria-posinset": position || null, "aria-setsize": total || null,
+  const {taken_for: other, top1} = sample.scores;
+  const taken = other && top1 === false && other !== sample.image
+    ? el("p", {class: "taken"}, `taken for ${other}`) : null;
+  const node = el("article", {class: "card", tabindex: 0,
+    "aria-posinset": position || null, "aria-setsize": total || null,
     "aria-label": `${sample.image ?? "picture"}; says: ${sample.audio ?? "nothing known"}`},
-    label ? el("p", {class: "label"}, label) : null, frame,
+    label ? el("p", {class: `label letter run-${label}`}, label) : null, frame,
     el("div", {class: "below"}, button,
       el("div", {class: "shown"}, el("p", {class: "asked"}, sample.image ?? "no image prompt"), taken),
       el("div", {class: "figures"}, scoresOf(sample)),

@@ -1,7 +1,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const $ = (selector, root = document) => root.querySelector(selector);
 
-/** An element: el("p", {class: "x"}, "text", child, …); null children and null or false attributes are left out. */
+/** An element: el("p", {class: "x"}, "text", child, …). What is null, and attributes that are false, are left out. */
 function el(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -14,16 +14,10 @@ function el(name, attributes = {}, ...children) {
 }
 
 const percent = (rate) => `${(100 * rate).toFixed(Number.isInteger(Math.round(1e6 * rate) / 1e4) ? 0 : 1)} %`;
-const figure = (value) => (Number.isInteger(value) ? String(value) : value.toPrecision(3).replace(/(\.\d*?)0+$/, "$1")
-  .replace(/\.$/, "")).replace("-", "−");
+const figure = (value) => (Number.isInteger(value) ? String(value)
+  : value.toPrecision(3).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "")).replace("-", "−");
 const setting = (value) => (value === null || value === undefined ? "none" : value === true ? "yes"
   : value === false ? "no" : String(value));
-const RATES = new Set(["wer", "cer", "per"]);
-const SCORE_NAMES = {wer: "WER", cer: "CER", per: "PER", clip: "CLIP", rank: "rank", top1: "top-1",
-  joint: "joint success", insertions: "insertions", deletions: "deletions", substitutions: "substitutions",
-  taken_for: "taken for", heard: "heard"};
-const showScore = (key, value) => (RATES.has(key) ? percent(value) : typeof value === "number" ? figure(value)
-  : setting(value));
 
 const picture = (sample) => sample.picture ?? `${DATA.runs[sample.run].base}/${sample.id}/image.png`;
 const spectrogram = (sample) => (sample.spectrogram === undefined && !sample.picture

@@ -1,6 +1,7 @@
 const state = {query: "", filters: {}, sort: "", down: false, size: "large", spectrogram: false, run: null};
 const shown = {samples: DATA.samples};
-const list = new List($("#list"), (sample, index, total) => card(sample, {position: index + 1, total}), forget);
+const list = new List(
+  $("#list"), (sample, index, total) => card(sample, {position: index + 1, total}), forget);
 
 // --- the controls
 
@@ -10,15 +11,17 @@ function options(key) {
 }
 function compareValues(a, b) {
   if (a === null || b === null) return (a === null) - (b === null);
-  return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", {numeric: true});
+  return typeof a === "number" && typeof b === "number" ? a - b
+    : String(a).localeCompare(String(b), "en", {numeric: true});
 }
 
 /** Better first: few errors, a high CLIP. */
 const FALLING = new Set(["clip", "top1", "joint"]);
-const sortKeys = [["wer", "WER"], ["clip", "CLIP"], ["rank", "rank"], ["joint", "joint success"], ["cer", "CER"], ["per", "PER"],
-  ["image_prompt", "image prompt"], ["audio_prompt", "audio prompt"], ["seed", "seed"], ["sample_id", "sample id"],
+const sortKeys = [["wer", "WER"], ["clip", "CLIP"], ["rank", "rank"], ["joint", "joint success"], ["cer", "CER"],
+  ["per", "PER"], ["evaluations", "network passes"], ["image_prompt", "image prompt"],
+  ["audio_prompt", "audio prompt"], ["seed", "seed"], ["sample_id", "sample id"],
   ...DATA.keys.filter(({shown}) => shown).map(({key, short}) => [key, short])]
-  .filter(([key]) => DATA.samples.some((sample) => valueOf(sample, key) !== null && valueOf(sample, key) !== undefined));
+  .filter(([key]) => DATA.samples.some((sample) => (valueOf(sample, key) ?? null) !== null));
 
 const filterKeys = [...DATA.keys.filter(({shown}) => shown).map(({key, short}) => [key, short]),
   ["image_prompt", "image prompt"], ["audio_prompt", "audio prompt"], ["seed", "seed"]]
@@ -27,7 +30,8 @@ const filterKeys = [...DATA.keys.filter(({shown}) => shown).map(({key, short}) =
 const search = $("#search");
 const sort = $("#sort");
 const direction = $("#direction");
-sort.append(el("option", {value: ""}, "as made"), ...sortKeys.map(([key, name]) => el("option", {value: key}, name)));
+sort.append(el("option", {value: ""}, "as made"),
+  ...sortKeys.map(([key, name]) => el("option", {value: key}, name)));
 
 const selects = new Map(filterKeys.map(([key, name]) => {
   const select = el("select", {}, el("option", {value: ""}, "any"),
@@ -71,13 +75,14 @@ $("#clear").addEventListener("click", () => {
 function update() {
   const {test, wrong} = parseQuery(state.query);
   const filters = Object.entries(state.filters).map(([key, text]) => [key, JSON.parse(text)]);
-  shown.samples = DATA.samples.filter((sample) => (state.run === null || sample.run === state.run) && test(sample)
-    && filters.every(([key, value]) => valueOf(sample, key) === value));
+  shown.samples = DATA.samples.filter((sample) => (state.run === null || sample.run === state.run)
+    && test(sample) && filters.every(([key, value]) => valueOf(sample, key) === value));
   if (state.sort) {
     const sign = state.down ? -1 : 1;
     const keyed = shown.samples.map((sample) => [valueOf(sample, state.sort) ?? null, sample]);
     // What has no value comes last, whichever way is up.
-    keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : sign * compareValues(a, b)));
+    keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null)
+      : sign * compareValues(a, b)));
     shown.samples = keyed.map(([, sample]) => sample);
   }
   view.spectrogram = state.spectrogram;
@@ -87,6 +92,13 @@ function update() {
   $("#count").textContent = wrong.length ? wrong.join(", ") : shown.samples.length === all
     ? `${all} ${all === 1 ? "sample" : "samples"}` : `${shown.samples.length} of ${all} samples`;
   $("#count").classList.toggle("wrong", wrong.length > 0);
+  $("#chosen").hidden = state.run === null;
+  if (state.run !== null) {
+    const run = DATA.runs[state.run];
+    const facts = DATA.keys.flatMap(({short, shown: own}, index) => (
+      own ? `${short} ${setting(run.values[index])}` : []));
+    $("#chosen").replaceChildren("Only the run ", el("b", {}, facts.join(", ") || run.name));
+  }
   $("#none").hidden = shown.samples.length > 0;
   reflect();
 }
@@ -97,7 +109,8 @@ function reflect() {
   sort.value = state.sort;
   direction.disabled = !state.sort;
   direction.textContent = state.down ? "↓" : "↑";
-  direction.setAttribute("aria-label", state.down ? "Falling; change to rising" : "Rising; change to falling");
+  direction.setAttribute("aria-label",
+    state.down ? "Falling; change to rising" : "Rising; change to falling");
   for (const [key, select] of selects) select.value = state.filters[key] ?? "";
   for (const button of document.querySelectorAll("[data-size]")) {
     button.setAttribute("aria-pressed", String(button.dataset.size === state.size));

@@ -1,4 +1,4 @@
-// A list of any length: cards exist only near what is seen. The rest are empty boxes as high as their cards were.
+// A list of any length: cards exist only near what is seen, the rest are empty boxes as high as theirs were.
 const CHUNK = 24; // divisible by every number of columns, so that no row is cut
 
 class List {
@@ -6,7 +6,10 @@ class List {
   constructor(root, make, drop) {
     Object.assign(this, {root, make, drop, items: [], heights: [], width: 0});
     this.watch = new IntersectionObserver((entries) => {
-      for (const {target, isIntersecting} of entries) (isIntersecting ? this.fill(target) : this.empty(target));
+      for (const {target, isIntersecting} of entries) {
+        if (isIntersecting) this.fill(target);
+        else this.empty(target);
+      }
     }, {rootMargin: "1200px 0px"});
     new ResizeObserver(() => {
       if (this.width === root.clientWidth) return;
@@ -57,7 +60,9 @@ class List {
     const columns = Math.max(1, getComputedStyle(box).gridTemplateColumns.split(" ").length);
     this.heights.push(box.offsetHeight / Math.ceil(items.length / columns));
     if (this.heights.length === 1) {
-      for (const other of this.root.children) if (!other.filled) other.style.minHeight = `${this.guess(other)}px`;
+      for (const other of this.root.children) {
+        if (!other.filled) other.style.minHeight = `${this.guess(other)}px`;
+      }
     }
   }
 

@@ -7,7 +7,8 @@ const player = {
 };
 document.body.append(player.audio);
 
-player.at = () => (player.pending ?? (player.audio.duration ? player.audio.currentTime / player.audio.duration : 0));
+player.at = () => player.pending
+  ?? (player.audio.duration ? player.audio.currentTime / player.audio.duration : 0);
 player.playing = (sample) => player.sample === sample && !player.audio.paused;
 
 player.load = (sample) => {

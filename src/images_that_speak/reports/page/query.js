@@ -1,4 +1,4 @@
-// The search field: words are looked for in prompts and in what was heard; key=value, key<value and so on compare.
+// The search field: words are looked for in prompts and in what was heard; key=value and so on compare.
 const SAMPLE_KEYS = ["image_prompt", "audio_prompt", "seed", "run", "sample_id"];
 
 function allKeys() {
