@@ -19,8 +19,8 @@ from .folders import MACHINE, RunFolder, Sample, chosen, short_names, varied
 
 PARTS = Path(__file__).with_name("page")
 EMBED_LIMIT = 200 * 2**20  # bytes; browsers take seconds to open more
-SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "insertions", "deletions", "substitutions", "clip",
-                "rank", "top1", "taken_for", "joint", "evaluations")
+SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "insertions", "deletions", "substitutions",
+                "clip", "rank", "top1", "taken_for", "joint", "evaluations")
 
 
 def render(title: str, body: str, data: Any, scripts: Sequence[str], command: str = "") -> str:
