@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def until(driver: Any, condition: str) -> Any:
     """Wait until the JavaScript expression is true, and return it."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(driver, 10, 0.03).until(lambda _: run(driver, f"return {condition}"))
+    return WebDriverWait(driver, 30, 0.03).until(lambda _: run(driver, f"return {condition}"))
 
 
 def titles(driver: Any) -> list[str]:
@@ -83,8 +84,8 @@ def test_the_play_head_is_where_the_sound_is(driver: Any, gallery: Path) -> None
     until(driver, "[...document.images].slice(0, 3).every((image) => image.naturalWidth === 1024)")
     run(driver, "document.querySelectorAll('.play')[1].click()")
     until(driver, "document.querySelector('audio').currentTime > 0.4")
-    # Both read within one frame, after the page has painted it.
-    read = """const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => {
+    # Both read right after the page has moved the play-head, however slow the machine.
+    read = """const done = arguments[0]; requestAnimationFrame(() => setTimeout(() => {
         const audio = document.querySelector('audio'), card = document.querySelectorAll('.card')[1];
         const head = card.querySelector('.head').getBoundingClientRect();
         const frame = card.querySelector('.picture').getBoundingClientRect();
@@ -95,7 +96,7 @@ def test_the_play_head_is_where_the_sound_is(driver: Any, gallery: Path) -> None
     second = driver.execute_async_script(read)
     for sounding, seen, seconds, opacity in (first, second):
         assert seconds == pytest.approx(10.24)
-        assert seen == pytest.approx(sounding, abs=0.015)
+        assert seen == pytest.approx(sounding, abs=0.02)
         assert opacity == "1"
     assert second[1] > first[1] + 0.03
     # One sound at a time: another one's play-head comes, this one's goes.
@@ -115,7 +116,8 @@ def test_a_click_on_the_picture_plays_from_there(driver: Any, gallery: Path) -> 
     quarter = picture.size["width"] / 4
     ActionChains(driver).move_to_element_with_offset(picture, quarter, 0).click().perform()
     until(driver, "document.querySelector('audio').currentTime > 7.7")
-    assert run(driver, "return document.querySelector('audio').currentTime") == pytest.approx(7.68, abs=0.8)
+    # From 7.68 s on: had it begun at 0, or at the end, it would not be here now.
+    assert 7.68 < run(driver, "return document.querySelector('audio').currentTime") < 10.2
 
 
 def test_by_keyboard_alone(driver: Any, gallery: Path) -> None:
@@ -228,6 +230,19 @@ def test_everything_that_can_be_used_has_a_name(driver: Any, gallery: Path) -> N
         assert all(found[role]), (role, found[role])
 
 
+def test_an_embedded_sound_plays_without_its_folder(driver: Any, tmp_path: Path) -> None:
+    source = write_run(tmp_path / "run", [{"image": "a cat", "audio": "blue", "heard": "blue"}])
+    page = tmp_path / "one.html"
+    assert main(["gallery", str(source), "--embed", "-o", str(page)]) == 0
+    shutil.rmtree(source)
+    visit(driver, page)
+    until(driver, "document.images[0].naturalWidth === 1024")
+    run(driver, "const seek = document.querySelector('.seek'); seek.value = 0.5;"
+                "seek.dispatchEvent(new Event('input')); document.querySelector('.play').click()")
+    until(driver, "document.querySelector('audio').currentTime > 5.2")
+    assert run(driver, "return document.querySelector('audio').duration") == pytest.approx(10.24)
+
+
 # --- the Pareto page
 
 @pytest.fixture(scope="module")
@@ -303,6 +318,9 @@ def test_samples_side_by_side(driver: Any, pareto: Path) -> None:
     # One run alone was trained: one curve, and it is told to who cannot see it.
     assert run(driver, "return document.querySelector('.small-chart svg').getAttribute('aria-label')") == (
         "loss over steps: A from 2 to 1")
+    press(driver, "j", "j")
+    assert run(driver, "return [document.activeElement.className, document.activeElement.ariaPosInSet]"
+               ) == ["row", "2"]
     press(driver, "/", "dog")
     until(driver, "document.querySelector('#count').textContent === '2 of 4 samples'")
 

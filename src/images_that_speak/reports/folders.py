@@ -17,9 +17,10 @@ from ..config import flatten
 from ..errors import UserError, nearest
 from ..files import read_json
 from ..resources import ROOT
+from ..runs.identity import VOLATILE
 
 # Where a run wrote and where it computed is no setting to compare or to filter by.
-MACHINE = ("paths", "logger", "hydra", "device", "fresh", "resume", "batch_size")
+MACHINE = (*VOLATILE, "hydra", "batch_size")
 # What an evaluation sets by itself.
 READING = ("reader", "words", "run")
 # Folders below which no run folder is looked for.

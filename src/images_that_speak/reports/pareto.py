@@ -47,7 +47,7 @@ def standings(runs: Sequence[RunFolder]) -> tuple[list[Standing], dict[str, str]
     for run in sorted(runs, key=lambda run: (run.task == "evaluate", str(run.info.get("updated")))):
         figures = run.result or {}
         if run.result is None:
-            left_out[run.name] = f"{run.status}: no result.json yet"
+            left_out[run.name] = f"{run.status}: {run.info.get('error') or 'no result.json yet'}"
         elif not all(isinstance(figures.get(key), (int, float)) for key in ("wer", "clip")):
             left_out[run.name] = "its result.json has no WER or no CLIP"
         else:

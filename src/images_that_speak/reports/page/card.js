@@ -23,6 +23,7 @@ function scoresOf(sample) {
   const add = (name, value, kind = "") => list.append(
     el("div", {class: kind}, el("dt", {}, name), el("dd", {}, value)));
   if (scores.wer !== undefined) add("WER", percent(scores.wer));
+  if (scores.second_wer !== undefined) add("2nd judge", percent(scores.second_wer));
   if (scores.clip !== undefined) add("CLIP", figure(scores.clip));
   if (scores.rank !== undefined) add("rank", scores.rank);
   if (scores.joint) add("joint", "success", "good");

@@ -43,10 +43,12 @@ $("#search").addEventListener("input", () => { clearTimeout(typing); typing = se
 for (const control of [$("#sort"), $("#differ")]) control.addEventListener("change", update);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") player.audio.pause();
-  else if (event.key === "/" && !event.target.matches("input, select")) {
+  else if (event.target.matches("input[type=search], select")) return;
+  else if (event.key === "/") {
     event.preventDefault();
     $("#search").focus();
-  } else if ((event.key === " " || event.key === "Enter") && event.target.sample) {
+  } else if (event.ctrlKey || event.metaKey || event.altKey || list.walk(event)) return;
+  else if ((event.key === " " || event.key === "Enter") && event.target.sample) {
     event.preventDefault();
     player.toggle(event.target.sample);
   }

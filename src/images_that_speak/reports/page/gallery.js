@@ -17,7 +17,8 @@ function compareValues(a, b) {
 
 /** Better first: few errors, a high CLIP. */
 const FALLING = new Set(["clip", "top1", "joint"]);
-const sortKeys = [["wer", "WER"], ["clip", "CLIP"], ["rank", "rank"], ["joint", "joint success"], ["cer", "CER"],
+const sortKeys = [["wer", "WER"], ["second_wer", "WER of the second judge"],
+  ["clip", "CLIP"], ["rank", "rank"], ["joint", "joint success"], ["cer", "CER"],
   ["per", "PER"], ["evaluations", "network passes"], ["image_prompt", "image prompt"],
   ["audio_prompt", "audio prompt"], ["seed", "seed"], ["sample_id", "sample id"],
   ...DATA.keys.filter(({shown}) => shown).map(({key, short}) => [key, short])]
@@ -154,15 +155,9 @@ document.addEventListener("keydown", (event) => {
     event.preventDefault();
     search.focus();
   } else if (!typingText && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    const step = {j: 1, k: -1, PageDown: 1, PageUp: -1}[event.key];
     const here = event.target.closest?.(".card");
-    if (step && (here || event.key.length === 1)) {
-      event.preventDefault();
-      const index = here ? shown.samples.indexOf(here.sample) + step : 0;
-      const next = list.reveal(Math.max(0, Math.min(shown.samples.length - 1, index)));
-      next?.focus({preventScroll: true});
-      next?.scrollIntoView({block: "center"});
-    } else if (here && event.target === here && (event.key === " " || event.key === "Enter")) {
+    if (list.walk(event)) return;
+    if (here && event.target === here && (event.key === " " || event.key === "Enter")) {
       event.preventDefault();
       player.toggle(here.sample);
     }

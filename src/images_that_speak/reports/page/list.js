@@ -34,21 +34,31 @@ class List {
     for (const box of boxes) this.watch.observe(box);
   }
 
-  /** Guess anew how high the boxes are that hold nothing. */
+  /** Guess anew how high the boxes are that hold nothing, as the screen is now. */
   forget() {
-    this.heights = [];
-    for (const box of this.root.children) {
-      if (!box.filled) box.style.minHeight = `${this.guess(box)}px`;
+    const filled = [...this.root.children].filter((box) => box.filled);
+    this.heights = filled.map((box) => box.offsetHeight / Math.ceil(this.count(box) / this.columns(box)));
+    this.guess();
+  }
+
+  guess() {
+    const boxes = [...this.root.children];
+    if (!boxes.length) return;
+    // Asked once for all: asking between two changes would lay the page out anew each time.
+    const columns = this.columns(boxes[0]);
+    const row = this.heights.length ? this.heights.reduce((a, b) => a + b) / this.heights.length
+      : this.root.clientWidth / columns / 4 + 190;
+    for (const box of boxes) {
+      if (!box.filled) box.style.minHeight = `${Math.ceil(this.count(box) / columns) * row}px`;
     }
   }
 
-  guess(box) {
-    const count = Math.min(CHUNK, this.items.length - box.start);
-    const columns = Math.max(1, getComputedStyle(box).gridTemplateColumns.split(" ").length);
-    const known = this.heights.filter((height) => height > 0);
-    const row = known.length ? known.reduce((a, b) => a + b) / known.length
-      : this.root.clientWidth / columns / 4 + 190;
-    return Math.ceil(count / columns) * row;
+  count(box) {
+    return Math.min(CHUNK, this.items.length - box.start);
+  }
+
+  columns(box) {
+    return Math.max(1, getComputedStyle(box).gridTemplateColumns.split(" ").length);
   }
 
   fill(box) {
@@ -57,13 +67,8 @@ class List {
     const items = this.items.slice(box.start, box.start + CHUNK);
     box.append(...items.map((item, index) => this.make(item, box.start + index, this.items.length)));
     box.style.minHeight = "";
-    const columns = Math.max(1, getComputedStyle(box).gridTemplateColumns.split(" ").length);
-    this.heights.push(box.offsetHeight / Math.ceil(items.length / columns));
-    if (this.heights.length === 1) {
-      for (const other of this.root.children) {
-        if (!other.filled) other.style.minHeight = `${this.guess(other)}px`;
-      }
-    }
+    this.heights.push(box.offsetHeight / Math.ceil(this.count(box) / this.columns(box)));
+    if (this.heights.length === 1) this.guess(); // the first to be measured: the others are like it
   }
 
   empty(box) {
@@ -75,11 +80,19 @@ class List {
     this.items.slice(box.start, box.start + CHUNK).forEach(this.drop);
   }
 
-  /** Bring the item `index` to the screen and return its element. */
-  reveal(index) {
+  /** j and k, page down and page up: from item to item. Whether `event` was one of these. */
+  walk(event) {
+    const step = {j: 1, k: -1, PageDown: 1, PageUp: -1}[event.key];
+    const here = event.target.closest?.("[aria-posinset]");
+    if (!step || (!here && event.key.length > 1) || !this.items.length) return false;
+    event.preventDefault();
+    const wanted = here ? Number(here.getAttribute("aria-posinset")) - 1 + step : 0;
+    const index = Math.max(0, Math.min(this.items.length - 1, wanted));
     const box = this.root.children[Math.floor(index / CHUNK)];
-    if (!box) return null;
     this.fill(box);
-    return box.children[index - box.start];
+    const next = box.children[index - box.start];
+    next.focus({preventScroll: true});
+    next.scrollIntoView({block: "center"});
+    return true;
   }
 }
