@@ -1,4 +1,4 @@
-# make generate | make test | make check | make pocket; each installs first what is missing.
+# make generate | make demo | make test | make check | make pocket; each installs first what is missing.
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
@@ -8,7 +8,7 @@ DEBIAN := flite fonts-noto-color-emoji
 # Only tests open pages in a browser.
 BROWSER := chromium chromium-driver
 
-.PHONY: setup system browser generate test check pocket
+.PHONY: setup system browser generate demo test check pocket
 .DEFAULT_GOAL := setup
 
 setup: .venv/installed system
@@ -45,6 +45,9 @@ browser:
 
 generate: setup
 	$(BIN)/python generate.py $(ARGS)
+
+demo: setup
+	$(BIN)/python -m images_that_speak.demo $(ARGS)
 
 test: setup browser
 	$(BIN)/python -m pytest -n auto $(ARGS)

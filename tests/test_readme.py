@@ -56,7 +56,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_readme_has_its_ten() -> None:
-    assert len(COMMANDS) == 13
+    assert len(COMMANDS) == 14
     for number in range(1, 11):
         assert f"# {number}. " in README
 

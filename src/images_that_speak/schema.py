@@ -111,7 +111,39 @@ class Corpus:
     paths: Paths = field(default_factory=Paths)
 
 
-SCHEMAS = {"generate": Generate, "evaluate": Evaluate, "train": Train, "corpus": Corpus}
+@dataclass
+class Limits:
+    words: int = MISSING
+    characters: int = MISSING
+    steps: int = MISSING
+    waiting: int = MISSING
+
+
+@dataclass
+class Demo:
+    image_prompt: str = MISSING
+    audio_prompt: str = MISSING
+    seed: int = MISSING
+    steps: int = MISSING
+    voice: str | None = None
+    device: str = MISSING
+    host: str = MISSING
+    port: int = MISSING
+    browser: bool = MISSING
+    limits: Limits = field(default_factory=Limits)
+    guidance: Guidance = field(default_factory=Guidance)
+    precision: Precision = field(default_factory=Precision)
+    phonemes: Phonemes = field(default_factory=Phonemes)
+    paths: Paths = field(default_factory=Paths)
+    family: Any = None
+    scheduler: Any = None
+    composition: Any = None
+    vocoder: Any = None
+    reader: Any = None
+
+
+SCHEMAS = {"generate": Generate, "evaluate": Evaluate, "train": Train, "corpus": Corpus,
+           "demo": Demo}
 
 
 def register() -> None:

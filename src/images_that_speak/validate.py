@@ -30,6 +30,11 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "guidance.rescale": (0, 1, "0 to 1"),
     "phonemes.pause": (0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
     "phonemes.rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
+    "port": (0, 65535, "a port from 1 to 65535, or 0 for any that is free"),
+    "limits.words": (1, 100, "1 to 100"),
+    "limits.characters": (1, 1000, "1 to 1000"),
+    "limits.steps": (1, 1000, "1 to 1000"),
+    "limits.waiting": (1, 1000, "1 to 1000"),
     "num_samples": (1, 100_000, "a whole number of at least 1"),
     "batch_size": (1, 4096, "a whole number of at least 1"),
     "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
@@ -39,6 +44,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PROFILED = 20  # steps that may be profiled
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
+         "demo": (1, 1000, "denoising steps, 1 to 1000"),
          "train": (1, 100_000_000, "a whole number of at least 1")}
 
 
@@ -63,7 +69,7 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
         value = _select(cfg, key, found)
         if value is not None and value not in choices:
             found.append(f"{key}={value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
-    rules = {"generate": _generate, "evaluate": _evaluate, "train": _train}
+    rules = {"generate": _generate, "evaluate": _evaluate, "train": _train, "demo": _generate}
     if cfg.get("profile") and isinstance(cfg.get("steps"), int) and cfg.steps > PROFILED:
         found.append(f"profile=true, steps={cfg.steps}: expected at most {PROFILED} steps, for every "
                      "operation of every step is kept; debug=profile takes eight")
@@ -94,7 +100,7 @@ def _select(cfg: DictConfig, key: str, found: list[str]) -> Any:
 
 def _generate(cfg: DictConfig, found: list[str]) -> None:
     phrases: list[str] = []
-    if cfg.prompts is not None:
+    if cfg.get("prompts") is not None:
         found += _file_problems("prompts", cfg.prompts, phrases)
     else:
         empty = [key for key in COLUMNS if not OmegaConf.is_missing(cfg, key) and not cfg[key].strip()]

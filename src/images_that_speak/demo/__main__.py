@@ -1,0 +1,9 @@
+"""`python -m images_that_speak.demo`: open a page to try a family on."""
+
+from __future__ import annotations
+
+from ..cli import launch
+
+if __name__ == "__main__":
+    # Named, not imported: torch and gradio take seconds to import, and a typo should not cost them.
+    launch("demo", "images_that_speak.demo.app.serve")
