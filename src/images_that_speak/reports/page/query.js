@@ -3,7 +3,7 @@ const SAMPLE_KEYS = ["image_prompt", "audio_prompt", "seed", "run", "sample_id"]
 
 function allKeys() {
   const scores = new Set(DATA.samples.flatMap((sample) => Object.keys(sample.scores)));
-  return [...scores, ...SAMPLE_KEYS, ...DATA.keys.map(({key}) => key), ...Object.keys(DATA.base)];
+  return [...new Set([...scores, ...SAMPLE_KEYS, ...DATA.keys.map(({key}) => key), ...Object.keys(DATA.base)])];
 }
 const KEYS = allKeys();
 
