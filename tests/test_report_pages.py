@@ -280,8 +280,11 @@ def test_a_point_tells_its_figures_and_opens_its_samples(driver: Any, pareto: Pa
     assert "66.7 % [56.7, 76.7]" in run(driver, "return document.querySelector('#point').innerText")
     here = run(driver, "return [...document.querySelectorAll('tr.here')].map((row) => row.dataset.run)")
     assert here == ["1"]
+    run(driver, "document.querySelector('[data-size=small]').click()")
+    run(driver, "document.querySelector('a.point[data-run=\"1\"]').focus()")
     press(driver, Keys.ENTER)
     until(driver, "document.querySelector('#count').textContent === '4 of 12 samples'")
+    assert "size=small" in driver.current_url and "run=1" in driver.current_url  # what was chosen stays
     assert run(driver, "return document.querySelector('#chosen').textContent") == (
         "Only the run audio_weight 0.6")
     until(driver, "document.querySelector('#samples').getBoundingClientRect().top < innerHeight / 2")

@@ -17,6 +17,11 @@ for (const node of document.querySelectorAll("a.point, tr[data-run]")) {
   for (const event of ["pointerenter", "focusin"]) node.addEventListener(event, () => tell(node.dataset.run));
 }
 for (const link of document.querySelectorAll("a[href^='#run=']")) {
-  // The address changes, and with it the list (see gallery.js); here the list is only brought into sight.
-  link.addEventListener("click", () => setTimeout(() => $("#samples").scrollIntoView(), 0));
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a page of its own, which reads the address
+    event.preventDefault();
+    Object.assign(state, {run: Number(link.closest("[data-run]").dataset.run), query: "", filters: {}});
+    update();
+    $("#samples").scrollIntoView();
+  });
 }
