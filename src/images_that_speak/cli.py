@@ -6,6 +6,8 @@ import importlib
 import os
 import re
 import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +78,71 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
             raise UserError("\n".join(found))
 
     def job(cfg: Any) -> Any:
-        return run_task(cfg, task, target)
+        return sweep_job(cfg, task, target) if multirun else run_task(cfg, task, target)
 
-    hydra.main(**config.VERSION, config_path=str(config.CONFIGS), config_name=task)(job)()
+    main = hydra.main(**config.VERSION, config_path=str(config.CONFIGS), config_name=task)(job)
+    if multirun:
+        _sweep(main, task)
+    else:
+        main()
 
 
-def run_task(cfg: Any, task: str, target: str) -> Any:
+def _sweep(main: Callable[[], Any], task: str) -> None:
+    """Run a sweep in its folder and tell what came of its jobs. Ends with 1 when one of them failed."""
+    from hydra.errors import InstantiationException
+
+    from . import config
+    from .runs import sweep
+
+    folder = sweep.sweep_folder(task, _overrides(sys.argv[1:]))
+    # Literally, for jobs may run in other processes and on other machines.
+    given, sys.argv = sys.argv, [*sys.argv, f"hydra.sweep.dir={config.quote(str(folder))}"]
+    _failed.clear()
+    began = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    try:
+        main()
+    except InstantiationException as error:  # of a sweeper or a launcher
+        raise config.refusal(error) or error from None
+    finally:
+        sys.argv = given
+        jobs = sweep.write_sweep(folder, task)
+        if jobs:
+            print(f"{sweep.shown(jobs)}\nsweep: {_short(folder)}")
+    failed = [job for job in jobs if job["status"] == "failed" and job["updated"] >= began]
+    if failed or _failed:
+        for job in failed:
+            print(f"failed: {job['name']}: {job['error']}", file=sys.stderr)
+        print(f"{max(len(failed), len(_failed))} jobs failed; the same command again tries them once more "
+              "and makes nothing else again", file=sys.stderr)
+        sys.exit(1)
+
+
+_failed: list[str] = []  # in this process; those of others are found in the sweep's folder
+
+
+def sweep_job(cfg: Any, task: str, target: str) -> Any:
+    """`run_task` for a job of a sweep: a failure is recorded in its run folder, and the other jobs go on.
+
+    Returns the figures that the sweep optimises, or None when the job failed or has none.
+    """
+    from . import kept, objectives
+    from .runs import gpu, sweep
+
+    if cfg.get("device") in ("auto", "cuda"):
+        gpu.claim()
+    kept.keep()
+    try:
+        result = run_task(cfg, task, target, brief=True)
+    except Exception as error:
+        if not cfg.get("check"):
+            sweep.record_failure(cfg, task, error)
+        print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
+        _failed.append(str(error))
+        return None
+    return objectives.figures(list(cfg.get("optimized_metrics") or ()), result or {})
+
+
+def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
     """Call `target` with a composed configuration, unless its run is finished: then print what came of it."""
     from . import runs
     from .validate import problems, validate
@@ -93,10 +154,13 @@ def run_task(cfg: Any, task: str, target: str) -> Any:
     done = runs.finished(cfg, task)
     if done is not None:
         folder, result = done
-        print(f"finished already: {_short(folder)}  (fresh=true makes it anew)")
+        if (sweep := runs.current_sweep()) is not None:
+            runs.join(sweep, folder)
+        print(f"finished already: {_short(folder)}" + ("" if brief else "  (fresh=true makes it anew)"))
         for change in runs.differences(folder, cfg):
             print(f"  its settings have changed since: {change}")
-        print(runs.describe(result))
+        if not brief:
+            print(runs.describe(result))
         return result
     module, _, name = target.rpartition(".")
     result = getattr(importlib.import_module(module), name)(cfg)

@@ -5,9 +5,9 @@ Written for Hydra 1.3 and 1.4; what differs between them is dealt with here and 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -24,10 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
 from .errors import UserError, nearest
-from .files import content_hash
 from .help import fits
+from .objectives import undeclared
 from .resources import CONFIGS, ROOT, choices, groups, own_configs
-from .validate import problems
+from .validate import problems, sweep_problems
 
 # Hydra 1.3 behaves as 1.1 unless told otherwise; 1.4 does not want to be told.
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
@@ -57,8 +57,6 @@ schema.register()
 _renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
 _register: Any = OmegaConf.register_resolver if _renamed else OmegaConf.register_new_resolver
 _register("root", lambda: str(ROOT), replace=True)
-# The same sweep issued again has the same folder and the same W&B group.
-_register("sweep_id", lambda: content_hash(sys.argv[1:], 10), use_cache=True, replace=True)
 
 
 def compose(task: str, overrides: Iterable[str] = ()) -> DictConfig:
@@ -130,18 +128,18 @@ def quoted(argument: str, multirun: bool = False) -> str:
     if value[:1] in ("'", '"') and value[-1:] == value[:1] and len(value) > 1:
         return argument
     if literal and multirun:
-        return f"{key}=" + ",".join(_quote(part.strip()) for part in value.split(","))
+        return f"{key}=" + ",".join(quote(part.strip()) for part in value.split(","))
     if literal and value != "null":
-        return f"{key}={_quote(value)}"
+        return f"{key}={quote(value)}"
     try:
         OverridesParser.create().parse_override(argument)
     except HydraException:
         if value[:1] not in "[{":
-            return f"{key}={_quote(value)}"
+            return f"{key}={quote(value)}"
     return argument
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     # Backslashes count only before a quote, in Hydra's grammar.
     return '"' + re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text)) + '"'
 
@@ -154,10 +152,11 @@ def check(task: str, overrides: Sequence[str], multirun: bool = False) -> list[s
 def examine(task: str, overrides: Sequence[str], multirun: bool = False) -> tuple[DictConfig, list[str]]:
     """The configuration that those of `overrides` make which fit, and everything that is wrong.
 
-    Each value of a sweep is checked, alone; the configuration has the first. Costs one composition, and one
-    more for every value of a sweep and for every override when one is wrong.
+    Each value of a sweep is checked, alone; of an interval its ends; the configuration has the first. Costs
+    one composition, and one more for every choice of a group and for every override when one is wrong.
     """
     parser, found = OverridesParser.create(), []
+    searches = any(text == "hydra/sweeper=optuna" for text in overrides)
     each: list[list[str]] = []  # the ways that each override can be
     for text in overrides:
         try:
@@ -173,6 +172,12 @@ def examine(task: str, overrides: Sequence[str], multirun: bool = False) -> tupl
             found.append(f"{text}: several values need -m (or quotes, where a comma belongs to the value)")
         elif override.is_discrete_sweep():
             each.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not searches:
+            found.append(f"{text}: an interval has no end of values; give some, or hydra/sweeper=optuna, "
+                         "which chooses among them")
+        else:
+            interval: Any = override.value()
+            each.append([f"{key}={interval.start}", f"{key}={interval.end}"])
     firsts = [ways[0] for ways in each if ways]
     try:
         cfg = _compose(task, firsts)
@@ -188,22 +193,42 @@ def examine(task: str, overrides: Sequence[str], multirun: bool = False) -> tupl
         if len(kept) == len(firsts):
             raise UserError(f"configs/{task}.yaml: {first_line(error)}") from error
         cfg, firsts = _compose(task, kept), kept
-    found += problems(cfg, task)
+    rules = [problems, *([sweep_problems] if multirun else []), *([undeclared] if searches else [])]
+    found += [problem for rule in rules for problem in rule(cfg, task)]
     for ways in each:
         for way in ways[1:]:
             others = [text for text in firsts if text != ways[0]]
             try:
-                more = problems(_compose(task, [*others, way]), task)
+                other = _with(cfg, way) or _compose(task, [*others, way])
+                more = [problem for rule in rules for problem in rule(other, task)]
             except (HydraException, OmegaConfBaseException) as reason:
                 more = [explain(task, way, reason, others)]
             found += [problem for problem in more if problem not in found]
     return cfg, found
 
 
+def _with(cfg: DictConfig, override: str) -> DictConfig | None:
+    """`cfg` with a plain key set to another value; None where that takes composing, as with a group.
+
+    Raises OmegaConfBaseException when the value does not fit.
+    """
+    parsed = OverridesParser.create().parse_override(override)
+    key = parsed.get_key_element()
+    if parsed.is_add() or parsed.is_delete() or not isinstance(key, str) or (CONFIGS / key).is_dir():
+        return None
+    if OmegaConf.select(cfg, key, default=cfg) is cfg:  # hydra's own, or in a section that is not there
+        return None
+    other = copy.deepcopy(cfg)
+    OmegaConf.update(other, key, parsed.value(), merge=True)
+    return other
+
+
 def explain(task: str, override: str, error: Exception, others: Sequence[str] = ()) -> str:
     """Why `override` does not fit: the key or choice that does not exist, or the type that was expected."""
     key, _, value = override.partition("=")
     key = key.lstrip("+~").split("@")[0].strip()
+    if key == "hydra/launcher" and (CONFIGS / key / f"{value}.yaml").is_file():
+        return f"{override}: {first_line(error)} (pip install -e '.[sweep]' or '.[ray]' brings it)"
     if key in groups():
         options = {name: path for name, path in choices(key).items() if fits(path, key, task)}
         if value not in options:
@@ -307,10 +332,13 @@ def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, *args, **kwargs)
     except InstantiationException as error:
-        # What was built refused its arguments: that message is the one to read.
-        reason: BaseException | None = error
-        while reason is not None and not isinstance(reason, UserError):
-            reason = reason.__cause__
-        if reason is None:
+        if (reason := refusal(error)) is None:
             raise
         raise reason from None
+
+
+def refusal(error: BaseException | None) -> UserError | None:
+    """What was built refused its arguments: the message to read among those that Hydra wraps it in."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__
+    return error

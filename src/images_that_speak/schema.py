@@ -49,6 +49,7 @@ class Common:
     seed: int = MISSING
     fresh: bool = False
     check: bool = False
+    optimized_metrics: list[str] = field(default_factory=list)
     paths: Paths = field(default_factory=Paths)
     logger: Any = None
 

@@ -78,6 +78,18 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def sweep_problems(cfg: DictConfig, task: str) -> list[str]:
+    """What is wrong with `cfg` as a job of a sweep."""
+    found = []
+    for key, alone in (("strategy", ("auto", "single_device")), ("devices", (1, "1")), ("num_nodes", (1,))):
+        value = OmegaConf.select(cfg, f"trainer.{key}") if task == "train" else None
+        if value is not None and value not in alone and not (OmegaConf.is_list(value) and len(value) == 1):
+            found.append(f"trainer.{key}={value} with -m: each rank would run the whole sweep again; "
+                         f"expected trainer.{key}={alone[0]} (hydra/launcher=local gives each job a GPU of "
+                         "its own), or one command for each run, without -m")
+    return found
+
+
 def _strangers(cfg: DictConfig, schema: Any, prefix: str = "") -> list[str]:
     """Keys that no code reads: `+key=value` gets past the types."""
     known = {field.name: field.default_factory for field in fields(schema)}

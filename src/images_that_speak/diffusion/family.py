@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import read_json, write_json
+from ..kept import kept, stamp
 from ..networks.autoencoder import autoencoder_class, decode, downsampling, encode
 from ..networks.condition import Condition
 from ..resources import weights_dir
@@ -374,19 +375,28 @@ class Family:
             raise UserError(f"precision.dtype={dtype!r}: expected one of {', '.join(DTYPES)}."
                             f"{nearest(dtype, DTYPES)}")
         family = cls(layout, find_device(device))
+        on = str(family.device)
         for branch in ("image", "speech"):
             if branch in parts:
-                family._load_branch(branch, DTYPES[dtype])
+                files = (layout.unet, layout.text_encoder, layout.tokenizer)
+                folders = [*(paths.get(branch) for paths in files), layout.adapter, layout.lora]
+                key = (branch, *map(stamp, folders), layout.prediction_type[branch], repr(layout.schedule),
+                       layout.latent_shape, dtype, on)
+                family.predictors[branch], family.conditioners[branch] = kept(
+                    key, lambda branch=branch: family._load_branch(branch, DTYPES[dtype]))  # type: ignore
         if "vae" in parts:
             precision = DTYPES[dtype] if family.device.type == "cuda" else torch.float32
-            family.vae = load_model(autoencoder_class(layout.vae), layout.vae, precision).to(family.device)
+            family.vae = kept(("vae", stamp(layout.vae), precision, on), lambda: load_model(
+                autoencoder_class(layout.vae), layout.vae, precision).to(family.device))
         if "vocoder" in parts:
             from ..audio.vocoder import load_vocoder
 
-            family.vocoder = load_vocoder(vocoder or layout.vocoder).to(family.device)
+            chosen = vocoder or layout.vocoder
+            family.vocoder = kept(("vocoder", stamp(chosen), on),
+                                  lambda: load_vocoder(chosen).to(family.device))
         return family
 
-    def _load_branch(self, branch: str, dtype: torch.dtype) -> None:
+    def _load_branch(self, branch: str, dtype: torch.dtype) -> tuple[Predictor, Any]:
         from diffusers import UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -411,8 +421,8 @@ class Family:
         config = layout.schedule
         schedule = NoiseSchedule(int(config.get("num_train_timesteps", 1000)), float(config["beta_start"]),
                                  float(config["beta_end"]))
-        self.conditioners[branch] = conditioner.to(self.device)
-        self.predictors[branch] = Predictor(unet.to(self.device), schedule, layout.prediction_type[branch])
+        return (Predictor(unet.to(self.device), schedule, layout.prediction_type[branch]),
+                conditioner.to(self.device))
 
     @torch.no_grad()
     def text_condition(self, branch: str, prompts: Sequence[str]) -> Condition:

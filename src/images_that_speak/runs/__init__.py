@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from .card import describe
 from .identity import Identity, identify
+from .membership import current_sweep, join
 from .resume import resumed
 from .run import Run, differences, finished, open_run
 
-__all__ = ["Identity", "Run", "describe", "differences", "finished", "identify", "open_run", "resumed"]
+__all__ = ["Identity", "Run", "current_sweep", "describe", "differences", "finished", "identify", "join",
+           "open_run", "resumed"]

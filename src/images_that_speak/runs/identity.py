@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from .. import config
 from ..files import content_hash
 
 # Where a run writes, what watches it and where it computes do not make it another run.
-VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device")
+VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_metrics")
 # A sample does not depend on its batch; a training does.
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
@@ -45,7 +46,7 @@ def identify(cfg: DictConfig, task: str) -> Identity:
     Two configurations have the same hash when they differ only in what is volatile, however they were
     written. Input files and weights count by their content, so changing them is another run.
     """
-    changed = {key: value for key, value in config.changed(cfg, task).items() if not _volatile(key, task)}
+    changed = {key: value for key, value in config.changed(cfg, task).items() if not is_volatile(key, task)}
     content = {key: seen for key in INPUTS if (seen := _content(OmegaConf.select(cfg, key)))}
     for key in WEIGHTS if task in ("generate", "evaluate") else ():
         folder = OmegaConf.select(cfg, key)
@@ -56,7 +57,7 @@ def identify(cfg: DictConfig, task: str) -> Identity:
     return Identity(task, digest, _readable(changed, task), changed)
 
 
-def _volatile(key: str, task: str) -> bool:
+def is_volatile(key: str, task: str) -> bool:
     return key.split(".")[0] in (*VOLATILE, *VOLATILE_FOR.get(task, ()))
 
 
@@ -75,10 +76,17 @@ def _content(value: Any) -> str | None:
 def weights_fingerprint(folder: Path) -> str:
     """12 hex digits that change when the weights or their configurations do."""
     files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".safetensors", ".json", ".pt", ".bin")]
-    whole = sum(p.stat().st_size for p in files) <= HASHED_WHOLE
+    return _fingerprint(tuple((p, p.relative_to(folder), p.stat().st_size, p.stat().st_mtime_ns)
+                              for p in files))
+
+
+@cache
+def _fingerprint(files: tuple[tuple[Path, Path, int, int], ...]) -> str:
+    """Of (file, its name, size, time of change): read once as long as those stay as they are."""
+    whole = sum(size for _, _, size, _ in files) <= HASHED_WHOLE
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
+    for path, name, size, _ in files:
+        digest.update(f"{name} {size}\n".encode())
         if whole:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
@@ -93,9 +101,14 @@ def _readable(changed: dict[str, Any], task: str) -> str:
         pairs = [(key, str(value)) for key, value in changed.items()]
     words = []
     for key, value in pairs:
-        if not _volatile(key, task):
-            value = Path(value).name if key in INPUTS else value
+        if not is_volatile(key, task):
+            value = Path(value).name if key in INPUTS else _short(value)
             words.append(f"{key.split('.')[-1]}-{value}")
     # Only letters that need no quotes on a command line, in Hydra or in a shell.
     name = "+".join(re.sub(r"[^A-Za-z0-9._]+|__+", "-", word).strip("-.") for word in words) or "default"
     return name if len(name) <= 80 else name[:80].rstrip("-_.+")
+
+
+def _short(value: str) -> str:
+    """A number of many digits, as a search proposes them, by its first four; the hash tells runs apart."""
+    return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", value) else value

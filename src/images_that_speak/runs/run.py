@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import cache, cached_property
@@ -29,6 +30,7 @@ from ..files import atomic_write, content_hash, plain, read_json, write_json
 from ..resources import ROOT
 from .card import run_card
 from .identity import VOLATILE, Identity, identify
+from .membership import current_sweep, join
 from .samples import log_samples, metrics_to_csv
 
 log = logging.getLogger(__name__)
@@ -152,6 +154,8 @@ class Run:
         self._lock.truncate()
         self._lock.write(f"process {os.getpid()} on {platform.node()}")
         self._lock.flush()
+        if (sweep := current_sweep()) is not None:
+            join(sweep, self.dir)
         before = read_json(self.dir / "run.json") if (self.dir / "run.json").exists() else {}
         self.resumed = bool(before)
         changes = differences(self.dir, self.cfg)
@@ -193,8 +197,13 @@ class Run:
             self._close_loggers(crashed=error is not None)
             if self._info.get("status") == "running":
                 # The disk may be full: the error that brought us here is the one to report.
+                told = {} if error is None else {
+                    "error": f"{type(error).__name__}: {error}",
+                    "traceback": "".join(traceback.format_exception(error))}
                 try:
-                    self._save(status=status, **({"error": f"{kind.__name__}: {error}"} if kind else {}))
+                    self._save(status=status, **told)
+                    if isinstance(error, Exception):
+                        error.recorded = True  # type: ignore[attr-defined]
                 except UserError:
                     if error is None:
                         raise

@@ -21,6 +21,7 @@ from ..audio.wave import read_wave
 from ..config import instantiate
 from ..errors import UserError
 from ..files import read_json, write_json
+from ..kept import kept, stamp
 from ..prompts import read_pairs
 from ..runs import open_run
 from .heard import SILENT, SpeechReader
@@ -233,7 +234,13 @@ def load_readers(section: Any, device: str = "cpu", see: bool = True) -> Readers
     def build(part: Mapping[str, Any] | None) -> Any:
         if part is None:
             return None
-        return instantiate({**part, "device": _device(device)} if "device" in part else dict(part))
+        given = {**part, "device": _device(device)} if "device" in part else dict(part)
+        # Among the arguments may be files: they count by their content.
+        files = [stamp(value) for value in given.values() if isinstance(value, str)]
+        reader = kept(("reader", repr(given), *files), lambda: instantiate(given))
+        if hasattr(reader, "forget"):
+            reader.forget()
+        return reader
 
     second = section.get("second") or {}
     return Readers(build(section["speech"]), build(section.get("picture")) if see else None, source,
@@ -252,8 +259,9 @@ def load_vocoder_of(cfg: DictConfig) -> Any:
     """The vocoder that plays pictures: `vocoder.path`, or the family's."""
     from ..audio.vocoder import load_vocoder
 
-    path = OmegaConf.select(cfg, "vocoder.path")
-    return load_vocoder(path or instantiate(cfg.family).vocoder).to(_device(cfg.device))
+    path, device = OmegaConf.select(cfg, "vocoder.path"), _device(cfg.device)
+    path = path or instantiate(cfg.family).vocoder
+    return kept(("vocoder", stamp(path), device), lambda: load_vocoder(path).to(device))
 
 
 def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> Report:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from multiprocessing import get_context
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
@@ -143,6 +142,8 @@ class PocketsphinxReader:
         )
         self.workers = workers
         self.words = vocabulary(words)
+        self._own = self.words
+        self._built: tuple[list[str], Any] = ([], None)
         self._pool: ProcessPoolExecutor | None = None
         self._decoder  # noqa: B018 - built now, so that a word without pronunciation is told at once
 
@@ -156,13 +157,18 @@ class PocketsphinxReader:
             before = self.words
             self.words = [*before, *new]
             self.close()
-            self.__dict__.pop("_decoder", None)
             try:
                 self._decoder  # noqa: B018
             except UserError:
                 self.words = before
                 raise
         return new
+
+    def forget(self) -> None:
+        """Listen for the words it was made with again, not for those that `extend` added."""
+        if self.words != self._own:
+            self.words = self._own
+            self.close()
 
     def read(self, wave: np.ndarray) -> Heard:
         """(T,) float32 in [-1, 1] at 16 kHz → what was heard. Silence gives an empty text."""
@@ -211,8 +217,14 @@ class PocketsphinxReader:
             raise UserError(f"reader.speech.words: no pronunciation for {word!r}")
         return phones
 
-    @cached_property
+    @property
     def _decoder(self) -> Any:
+        """The decoder for the words as they are; the last one is kept."""
+        if self._built[0] != self.words:
+            self._built = (list(self.words), self._build())
+        return self._built[1]
+
+    def _build(self) -> Any:
         from pocketsphinx import Config, Decoder
 
         own = self.settings

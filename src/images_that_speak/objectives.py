@@ -1,0 +1,62 @@
+"""The figures of a result that a search can make small or large, by task; known before anything runs.
+
+    python generate.py -m hydra/sweeper=optuna 'optimized_metrics=[wer,clip]' …
+
+tests/test_sweep.py holds these names to what runs really give.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from .errors import nearest
+
+LOW, HIGH = "minimize", "maximize"
+READ_BACK = {**dict.fromkeys(("wer", "cer", "per", "insertions", "deletions", "substitutions", "wer_capped"),
+                             LOW), **dict.fromkeys(("clip", "top1", "joint"), HIGH)}
+# What a LightningModule logs, or a job returns, by the last name of its `_target_` or `job`.
+TRAINED = {
+    "LatentDiffusionTraining": dict.fromkeys(("train/loss", "valid/loss"), LOW),
+    "AutoencoderTraining": dict.fromkeys(
+        ("train/loss", "train/l1", "train/edge", "train/kl", "valid/l1", "valid/edge", "valid/kl"), LOW),
+    "VocoderTraining": dict.fromkeys(
+        ("train/loss", "train/mel", "train/stft", "valid/mel_error", "valid/stft_convergence",
+         "valid/stft_log"), LOW),
+    "basis": {"variance_kept": HIGH},
+    "durations": dict.fromkeys(("mae_ms", "utterance_error"), LOW),
+    "clip": {"loss": LOW, "window_top1": HIGH},
+}
+
+
+def declared(cfg: DictConfig, task: str) -> dict[str, str]:
+    """{name: minimize or maximize} of the figures that a run of `cfg` will have."""
+    if task == "generate":
+        return {"seconds": LOW, **(READ_BACK if cfg.reader is not None else {})}
+    if task == "evaluate":
+        return READ_BACK
+    model = OmegaConf.select(cfg, "model._target_") or OmegaConf.select(cfg, "model.job") or ""
+    return TRAINED.get(str(model).rpartition(".")[2], {})
+
+
+def undeclared(cfg: DictConfig, task: str) -> list[str]:
+    """What is wrong with `optimized_metrics` of `cfg`, one line each."""
+    names = list(cfg.get("optimized_metrics") or ())
+    known = declared(cfg, task)
+    if not known:
+        return ["optimized_metrics: this run gives no figure that could be optimised"]
+    if not names:
+        return [f"optimized_metrics: names nothing to optimise; expected some of {', '.join(known)}"]
+    return [f"optimized_metrics: {name!r} is no figure of this run; expected some of {', '.join(known)}."
+            f"{nearest(name, known)}" for name in names if name not in known]
+
+
+def figures(names: Sequence[str], result: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """The figures of a result that are optimised, or None when one of them is missing."""
+    found = [result.get(name) for name in names]
+    if not found or any(not isinstance(value, (int, float)) or math.isnan(value) for value in found):
+        return None
+    return tuple(float(value) for value in found)  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""A sweep's folder: its name, the jobs it holds, and what came of them.
+
+`logs/sweeps/<name>__<hash>/` holds a link to every run of the sweep, and, written when a command ends,
+`sweep.json`, `jobs.csv` and `README.md`. The runs themselves lie where a single command would put them, so
+that a run belongs to as many sweeps as ask for it and is made once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from .. import config
+from ..errors import UserError
+from ..files import atomic_write, content_hash, read_json, write_json
+from .identity import is_volatile
+from .run import open_run
+from .samples import write_csv
+
+# Beside the scores: what a table of jobs shows of a result.
+SHOWN = ("wer", "per", "clip", "top1", "joint", "valid/loss", "train/loss", "steps", "seconds")
+
+
+def sweep_name(task: str, overrides: Sequence[str]) -> str:
+    """The name of the sweep that a command line asks for: `audio_weight+seed__0123456789`.
+
+    The swept keys count, not their values: a sweep that is widened or narrowed is the same sweep. So do the
+    values of keys that are not swept, unless they are volatile (see identity.py) or Hydra's own.
+    """
+    swept, fixed = [], {}
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            continue  # told by config.check
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            swept.append(key)
+        elif not key.startswith(("hydra.", "hydra/launcher")) and not is_volatile(key.lstrip("+~"), task):
+            fixed[key] = override.get_value_element_as_str()
+    digest = content_hash({"task": task, "swept": sorted(swept), "fixed": fixed}, 10)
+    name = "+".join(re.sub(r"[^A-Za-z0-9_]+", "-", key.split(".")[-1]).strip("-") for key in swept) or task
+    return f"{name[:60].rstrip('-_+')}__{digest}"
+
+
+def sweep_folder(task: str, overrides: Sequence[str]) -> Path:
+    """Where the sweep of a command line lies; `hydra.sweep.dir=…` chooses another place."""
+    for text in overrides:
+        if text.startswith("hydra.sweep.dir="):
+            return Path(str(OverridesParser.create().parse_override(text).value()))
+    places = [text for text in overrides if text.lstrip("+").startswith("paths.")]
+    logs = Path(config._compose(task, places).paths.logs).resolve()
+    return logs / "sweeps" / sweep_name(task, overrides)
+
+
+def record_failure(cfg: DictConfig, task: str, error: Exception) -> None:
+    """Have run.json of the job's folder say why it failed, where the failure came before it was opened."""
+    if getattr(error, "recorded", False):
+        return
+    try:
+        with open_run(cfg, task):
+            raise error
+    except Exception as raised:
+        if raised is not error and not isinstance(raised, UserError):
+            raise
+
+
+def gather(folder: Path) -> list[dict[str, Any]]:
+    """What is known of every job of a sweep: name, status, changed settings, result, error, run folder."""
+    jobs = []
+    for link in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not (link / "run.json").is_file():
+            continue
+        info = read_json(link / "run.json")
+        done = (link / "result.json").is_file()
+        jobs.append({
+            "name": link.name, "folder": os.path.relpath(link.resolve(), folder.resolve()),
+            "status": "finished" if done else info["status"], "changed": info["changed"],
+            "result": read_json(link / "result.json") if done else None,
+            "error": None if done else info.get("error"), "updated": info.get("updated")})
+    return jobs
+
+
+def write_sweep(folder: Path, task: str) -> list[dict[str, Any]]:
+    """Gather the jobs of a sweep into sweep.json, jobs.csv and README.md, and return them."""
+    jobs = gather(folder)
+    if not jobs:
+        return jobs
+    before = read_json(folder / "sweep.json") if (folder / "sweep.json").is_file() else {}
+    command = f"python {shlex.join([f'{task}.py', *sys.argv[1:]])}"
+    commands = list(dict.fromkeys([*before.get("commands", []), command]))
+    columns, rows = table(jobs)
+    write_json(folder / "sweep.json", {"task": task, "name": folder.name, "swept": swept_keys(jobs),
+                                       "commands": commands, "jobs": jobs})
+    write_csv(folder / "jobs.csv", columns, rows)
+    heads = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = ["| " + " | ".join(_cell(row.get(key)) for key in columns) + " |" for row in rows]
+    listing = "\n".join(commands)
+    errors = [f"- {job['name']}: {job['error']}" for job in jobs if job["error"]]
+    parts = [f"# {folder.name}", f"A sweep of {task}, {len(jobs)} jobs.", f"```\n{listing}\n```",
+             "\n".join([*heads, *lines]), *(["Not finished:", "\n".join(errors)] if errors else [])]
+    atomic_write(folder / "README.md", "\n\n".join(parts) + "\n")
+    return jobs
+
+
+def swept_keys(jobs: Iterable[dict[str, Any]]) -> list[str]:
+    """The settings in which the jobs differ; those that follow from another one are left out."""
+    jobs = list(jobs)
+    keys = list(dict.fromkeys(key for job in jobs for key in job["changed"]))
+    seen: dict[tuple[str, ...], str] = {}
+    for key in keys:
+        values = tuple(json.dumps(job["changed"].get(key), sort_keys=True) for job in jobs)
+        if len(set(values)) > 1:
+            seen.setdefault(values, key)
+    return list(seen.values())
+
+
+def table(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows: what is swept, the status, and the scores that any job has."""
+    keys = swept_keys(jobs)
+    results = [config.flatten(job["result"] or {}) for job in jobs]
+    scores = [name for name in SHOWN if any(isinstance(found.get(name), (int, float)) for found in results)]
+    rows = [{**{key: job["changed"].get(key, "default") for key in keys}, "status": job["status"],
+             **{name: found.get(name) for name in scores}, "run": job["folder"]}
+            for job, found in zip(jobs, results, strict=True)]
+    return [*keys, "status", *scores, "run"], rows
+
+
+def shown(jobs: Sequence[dict[str, Any]], most: int = 60) -> str:
+    """The table for a terminal, without the run folders; of many jobs the first."""
+    columns, rows = table(jobs)
+    cells = [[key.split(".")[-1] for key in columns[:-1]],
+             *([_cell(row.get(key)) for key in columns[:-1]] for row in rows[:most])]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+             for line in cells]
+    return "\n".join(lines + ([f"and {len(rows) - most} more"] if len(rows) > most else []))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value).replace("|", "\\|").replace("\n", " ")

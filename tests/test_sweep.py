@@ -1,0 +1,338 @@
+"""Sweeps: one folder, failures that stop nobody, nothing made twice, launchers, searches that survive a kill.
+
+The jobs are stand-ins without torch; what they stand in for has tests of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from images_that_speak import cli, config, kept, objectives
+from images_that_speak.files import read_json
+from images_that_speak.runs.sweep import sweep_name
+
+TASK = '''
+import os, signal, time
+from pathlib import Path
+from images_that_speak.runs import open_run
+
+calls = []
+
+def work(cfg):
+    calls.append(cfg)
+    if cfg.seed == 8:
+        raise ValueError("before its folder was there")
+    with open_run(cfg, "generate") as run:
+        if cfg.seed == 7 or cfg.seed == 9 and not Path(os.environ["MENDED"]).exists():
+            raise RuntimeError("broken on purpose")
+        if os.environ.get("KILL_AT") == str(len(calls)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(float(os.environ.get("SECONDS", 0)))
+        weight = cfg.guidance.audio_weight
+        return run.finish({"wer": (weight - 0.4) ** 2, "clip": weight, "pid": os.getpid(),
+                           "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")})
+'''
+SCRIPT = 'from images_that_speak.cli import launch\n\nlaunch("generate", "stand_in.work")\n'
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "stand_in.py").write_text(TASK)
+    (tmp_path / "generate.py").write_text(SCRIPT)
+    (tmp_path / "weights" / "pocket").mkdir(parents=True)
+    (tmp_path / "weights" / "pocket" / "family.json").write_text("{}")
+    monkeypatch.setenv("MENDED", str(tmp_path / "mended"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    return tmp_path
+
+
+@pytest.fixture
+def call(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Call `generate.py -m` in this process: (exit code, what it printed, the number of jobs that ran)."""
+    monkeypatch.chdir(here)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "stand_in", raising=False)
+
+    def run(*arguments: str, task: str = "generate") -> tuple[int, str, int]:
+        before = len(sys.modules["stand_in"].calls) if "stand_in" in sys.modules else 0
+        monkeypatch.setattr(sys, "argv", [f"{task}.py", "-m", *arguments, *places(here)])
+        code = 0
+        try:
+            cli.launch(task, "stand_in.work")
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capfd.readouterr()
+        ran = len(sys.modules["stand_in"].calls) if "stand_in" in sys.modules else 0
+        return code, printed.out + printed.err, ran - before
+
+    yield run
+    kept.keep(False)
+    logger = logging.getLogger("images_that_speak")
+    logger.handlers.clear()
+    logger.propagate = True
+
+
+def places(here: Path) -> list[str]:
+    return [f"paths.logs={here}/logs", f"paths.weights={here}/weights", "device=cpu"]
+
+
+def process(here: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(here / "generate.py"), "-m", *places(here), *arguments]
+    return subprocess.run(command, cwd=here, env={**os.environ, **environment}, capture_output=True,
+                          text=True, timeout=500)
+
+
+def the_sweep(here: Path) -> Path:
+    folder, = (here / "logs" / "sweeps").iterdir()
+    return folder
+
+
+# --- one folder
+
+def test_a_sweep_is_named_by_its_keys_and_what_is_fixed() -> None:
+    name = sweep_name("generate", ["guidance.audio_weight=0.3,0.5", "steps=10", "seed=range(0,4)"])
+    assert name.startswith("audio_weight+seed__")
+    same = [["steps=10", "guidance.audio_weight=0.3,0.5,0.7", "seed=1,2"],
+            ["steps=10", "guidance.audio_weight=interval(0,1)", "seed=1,2", "device=cpu", "paths.logs=/x",
+             "hydra/launcher=local", "hydra.launcher.n_jobs=4", "logger=wandb"]]
+    hashes = {sweep_name("generate", overrides).split("__")[1] for overrides in same}
+    assert hashes == {name.split("__")[1]}
+    for other in (["steps=20", *same[0][1:]], same[0][:2], [*same[0], "hydra/sweeper=optuna"]):
+        assert sweep_name("generate", other).split("__")[1] not in hashes
+    assert sweep_name("evaluate", same[0]) != sweep_name("generate", same[0])
+
+
+def test_failures_are_recorded_and_the_others_go_on(call, here: Path) -> None:
+    code, printed, ran = call("seed=7,8,9,1", "guidance.audio_weight=0.3,0.5")
+    assert code == 1 and ran == 8 and "6 jobs failed" in printed
+    jobs = read_json(the_sweep(here) / "sweep.json")["jobs"]
+    assert [job["status"] for job in jobs].count("finished") == 2
+    errors = {job["changed"]["seed"]: job["error"] for job in jobs if job["status"] == "failed"}
+    assert errors[7] == errors[9] == "RuntimeError: broken on purpose"
+    assert errors[8] == "ValueError: before its folder was there"
+    for job in jobs:
+        folder = the_sweep(here) / job["folder"]
+        assert (folder / "result.json").exists() == (job["status"] == "finished")
+        assert ("Traceback" in read_json(folder / "run.json").get("traceback", "")) == (
+            job["status"] == "failed")
+        assert (the_sweep(here) / job["name"]).resolve() == folder.resolve()
+    # Issued again, narrower and mended, only what is missing runs.
+    (here / "mended").touch()
+    code, printed, ran = call("seed=9,1", "guidance.audio_weight=0.3,0.5")
+    assert code == 0 and ran == 2 and printed.count("finished already") == 2
+    # Widened, it is the same sweep.
+    code, _, ran = call("seed=9,1,2", "guidance.audio_weight=0.3,0.5")
+    assert code == 0 and ran == 2
+    sweep = read_json(the_sweep(here) / "sweep.json")
+    assert sweep["swept"] == ["seed", "guidance.audio_weight"] and len(sweep["commands"]) == 3
+    rows = list(csv.DictReader((the_sweep(here) / "jobs.csv").open()))
+    assert len(rows) == 10
+    assert {(row["seed"], row["guidance.audio_weight"], row["wer"]) for row in rows} >= {
+        ("2", "0.3", str((0.3 - 0.4) ** 2)), ("7", "0.5", "")}
+    card = (the_sweep(here) / "README.md").read_text()
+    assert "| 9 | 0.5 | finished |" in card and "ValueError: before its folder was there" in card
+
+
+def test_a_run_made_alone_joins_the_sweep(call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["generate.py", "seed=1", *places(here)])
+    cli.launch("generate", "stand_in.work")
+    code, _, ran = call("seed=1,2")
+    assert code == 0 and ran == 1
+    assert len(read_json(the_sweep(here) / "sweep.json")["jobs"]) == 2
+
+
+def test_a_job_s_command_makes_it_alone(call, here: Path) -> None:
+    call("seed=1,2", "image_prompt=two cats")
+    info = read_json(next(the_sweep(here).glob("seed-2*")) / "run.json")
+    command = info["commands"][-1]
+    assert command["overrides"][0] == "seed=2" and command["command"].startswith("python generate.py seed=2 ")
+    assert "-m" not in command["command"] and "sweep" not in command["command"]
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["model=vocos", "seed=1,2", "+trainer.strategy=ddp"], "trainer.strategy=ddp with -m"),
+    (["model=vocos", "seed=1,2", "trainer.devices=2"], "expected trainer.devices=1"),
+    (["model=vocos", "seed=1,2", "trainer.devices=1,2"], "trainer.devices=2 with -m"),
+])
+def test_distributed_training_is_no_job_of_a_sweep(call, arguments: list[str], told: str) -> None:
+    code, printed, ran = call(*arguments, task="train")
+    assert code == 2 and told in printed and ran == 0
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["guidance.audio_weight=interval(0,1)"], "hydra/sweeper=optuna"),
+    (["hydra/sweeper=optuna", "guidance.audio_weight=interval(0,2)"], "guidance.audio_weight=2.0: expected"),
+    (["hydra/sweeper=optuna", "guidance.audio_weight=interval(0,1)", "optimized_metrics=[were]"],
+     "optimized_metrics: 'were' is no figure of this run; expected some of seconds, wer"),
+    (["hydra/sweeper=optuna", "guidance.audio_weight=interval(0,1)", "optimized_metrics=[]"],
+     "names nothing to optimise"),
+    (["hydra/sweeper=optuna", "guidance.audio_weight=interval(0,1)", "hydra.sweeper.sampler=tpf"],
+     "Did you mean 'tpe'"),
+    (["hydra/sweeper=optuna", "seed=3"], "nothing to search"),
+])
+def test_a_search_is_checked_before_anything_runs(call, arguments: list[str], told: str) -> None:
+    code, printed, ran = call(*arguments)
+    assert code == 2 and told in printed and ran == 0
+
+
+# --- figures
+
+def test_the_declared_figures_are_those_of_a_result() -> None:
+    from images_that_speak.scoring.statistics import score_sample, totals
+
+    rows = [{"image_prompt": "a", "audio_prompt": "cat", **score_sample("cat", "cat", 20.0, True)}]
+    assert set(totals(rows, 0)) == {"samples", *objectives.READ_BACK}
+
+
+def test_figures_that_are_missing_are_none() -> None:
+    assert objectives.figures(["wer", "clip"], {"wer": 0.5, "clip": 2}) == (0.5, 2.0)
+    for result in ({"wer": 0.5}, {"wer": 0.5, "clip": None}, {"wer": float("nan"), "clip": 1.0}):
+        assert objectives.figures(["wer", "clip"], result) is None
+
+
+def test_a_training_has_the_figures_of_its_module() -> None:
+    cfg = OmegaConf.create({"model": {"_target_": "x.VocoderTraining"},
+                            "optimized_metrics": ["valid/mel_err"]})
+    assert "Did you mean 'valid/mel_error'" in objectives.undeclared(cfg, "train")[0]
+    cfg.model = {"job": "x.bind"}
+    assert "no figure" in objectives.undeclared(cfg, "train")[0]
+
+
+# --- Optuna
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_search_goes_on_after_a_kill(call, here: Path, sampler: str) -> None:
+    """Killed at its third job, the same command makes that one first, and then what is missing of all."""
+    search = ("hydra/sweeper=optuna", f"hydra.sweeper.sampler={sampler}", "hydra.sweeper.trials=5",
+              "hydra.sweeper.population=2", "guidance.audio_weight=interval(0,1)", "seed=1,2")
+    if sampler == "tpe":
+        assert process(here, *search, KILL_AT="3").returncode == -signal.SIGKILL
+        killed = [path for path in (here / "logs" / "generate").iterdir()
+                  if not (path / "result.json").exists()]
+        assert len(killed) == 1
+        code, printed, ran = call(*search)
+        assert code == 0 and ran == 3
+        first = printed.split("#0 : ")[1].splitlines()[0]
+        info = read_json(killed[0] / "run.json")
+        assert f"guidance.audio_weight={info['changed']['guidance.audio_weight']}" in first
+        assert info["status"] == "finished" and len(info["commands"]) == 2
+    else:
+        code, _, ran = call(*search)
+        assert code == 0 and 2 <= ran <= 5  # a child may be as its parent was, and is not made again
+    folder = the_sweep(here)
+    jobs = [job["result"] for job in read_json(folder / "sweep.json")["jobs"]]
+    assert len(jobs) == (5 if sampler == "tpe" else ran)
+    best = read_json(folder / "best.json")
+    assert best["metrics"] == {"wer": "minimize", "clip": "maximize"}
+    # Nothing in the front is beaten in both, and what is not in it is.
+    points = {(job["wer"], job["clip"]) for job in jobs}
+    front = {point for point in points
+             if not any(w <= point[0] and c >= point[1] and (w, c) != point for w, c in points)}
+    assert {(entry["values"]["wer"], entry["values"]["clip"]) for entry in best["best"]} == front
+    code, _, ran = call(*search)
+    assert code == 0 and ran == 0
+
+
+def test_a_search_tries_what_failed_once_more(call, here: Path) -> None:
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.trials=4", "hydra.sweeper.seed=0", "seed=range(9,11)",
+              "optimized_metrics=[wer]", "guidance.audio_weight=interval(0.2,0.6)")
+    code, _, ran = call(*search)
+    assert code == 1 and ran == 4
+    failed = [job["name"] for job in read_json(the_sweep(here) / "sweep.json")["jobs"]
+              if job["status"] == "failed"]
+    assert failed
+    (here / "mended").touch()
+    code, _, ran = call(*search)
+    jobs = read_json(the_sweep(here) / "sweep.json")["jobs"]
+    assert code == 0 and ran == len(failed) and {job["status"] for job in jobs} == {"finished"}
+    assert len(read_json(the_sweep(here) / "best.json")["best"]) == 1
+
+
+# --- launchers
+
+def plugin(name: str) -> pytest.MarkDecorator:
+    there = importlib.util.find_spec(f"hydra_plugins.{name}") is not None
+    return pytest.mark.skipif(not there, reason=f"{name} is not installed")
+
+
+@plugin("hydra_joblib_launcher")
+def test_jobs_side_by_side_have_a_gpu_each(here: Path) -> None:
+    done = process(here, "hydra/launcher=local", "seed=1,7,2,3", "device=auto", CUDA_VISIBLE_DEVICES="4,6",
+                   SECONDS="0.5")
+    assert done.returncode == 1, done.stderr
+    jobs = read_json(the_sweep(here) / "sweep.json")["jobs"]
+    assert [job["status"] for job in jobs].count("finished") == 3
+    assert [job["error"] for job in jobs if job["error"]] == ["RuntimeError: broken on purpose"]
+    gpu_of = {job["result"]["pid"]: job["result"]["gpu"] for job in jobs if job["result"]}
+    assert len(gpu_of) == 2 and sorted(gpu_of.values()) == ["4", "6"]
+
+
+@plugin("hydra_submitit_launcher")
+def test_jobs_go_through_submitit(here: Path) -> None:
+    done = process(here, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "seed=1,7")
+    assert done.returncode == 1, done.stderr
+    jobs = read_json(the_sweep(here) / "sweep.json")["jobs"]
+    assert {job["changed"]["seed"]: job["status"] for job in jobs} == {1: "finished", 7: "failed"}
+
+
+@pytest.mark.parametrize(("launcher", "module"), [
+    ("local", "hydra_joblib_launcher"), ("slurm", "hydra_submitit_launcher"),
+    ("ray_cluster", "hydra_ray_launcher")])
+def test_a_launcher_composes_or_says_what_it_needs(launcher: str, module: str) -> None:
+    found = config.check("generate", [f"hydra/launcher={launcher}", "seed=1,2"], multirun=True)
+    found = [line for line in found if "launcher" in line]
+    if importlib.util.find_spec(f"hydra_plugins.{module}"):
+        assert not found
+    else:
+        assert len(found) == 1 and "pip install" in found[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None,
+                    reason="hydra_ray_launcher is not installed")
+def test_jobs_go_through_ray(here: Path) -> None:
+    done = process(here, "hydra/launcher=ray_cluster", "+hydra.launcher.ray.init.num_cpus=2", "seed=1,7")
+    assert done.returncode == 1, done.stderr
+    jobs = read_json(the_sweep(here) / "sweep.json")["jobs"]
+    assert {job["changed"]["seed"]: job["status"] for job in jobs} == {1: "finished", 7: "failed"}
+
+
+# --- what stays loaded
+
+def test_what_is_loaded_is_kept_only_in_a_sweep() -> None:
+    loads = []
+    kept.keep(False)
+    for _ in range(2):
+        kept.kept("a", lambda: loads.append("a"))
+    assert len(loads) == 2
+    kept.keep()
+    try:
+        for name in ("a", "b", "a", "b"):
+            kept.kept(name, lambda name=name: loads.append(name) or name)
+        assert loads[2:] == ["a", "b"]
+        for number in range(kept.MOST - 1):
+            kept.kept(number, object)
+        assert kept.kept("b", lambda: "again") == "b" and kept.kept("a", lambda: "again") == "again"
+    finally:
+        kept.keep(False)
+
+
+def test_a_stamp_changes_with_its_files(tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "weights").write_text("1")
+    first = kept.stamp(tmp_path / "part")
+    assert kept.stamp(tmp_path / "part") == first != kept.stamp(tmp_path / "part" / "weights")
+    (tmp_path / "part" / "weights").write_text("12")
+    assert kept.stamp(tmp_path / "part") != first
+    assert kept.stamp("griffin_lim") == "griffin_lim"
