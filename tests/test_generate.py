@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tiny_family import tiny_pocket_family, tiny_stable_diffusion
 
-from images_that_speak import config
+from images_that_speak import config, kept
 from images_that_speak.audio.picture import read_picture
 from images_that_speak.audio.wave import read_wave
+from images_that_speak.diffusion import family as family_module
 from images_that_speak.diffusion import generate as module
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
@@ -162,6 +163,29 @@ def test_the_same_command_makes_the_same_bytes(make, tmp_path):
         folder = next((tmp_path / logs).glob("generate/*/samples/*"))
         found.append([(folder / name).read_bytes() for name in FILES[:3]])
     assert found[0] == found[1]
+
+
+def test_jobs_of_a_sweep_share_what_is_loaded(make, tmp_path, monkeypatch):
+    """Kept from job to job, each part is loaded once, and the samples are those of loading anew."""
+    loads = []
+    real = family_module.load_model
+    monkeypatch.setattr(family_module, "load_model",
+                        lambda cls, folder, dtype: loads.append(folder.name) or real(cls, folder, dtype))
+
+    def images(logs: str) -> list[bytes]:
+        for overrides in (["composition=image_only"], ["seed=1"], ["seed=2", "guidance.audio_scale=2"]):
+            generate(make("steps=1", f"paths.logs={tmp_path / logs}", *overrides))
+        return [path.read_bytes() for path in sorted((tmp_path / logs).rglob("image.png"))]
+
+    anew = images("anew")
+    assert len(loads) == 3 + 5 + 5
+    loads.clear()
+    kept.keep()
+    try:
+        assert images("kept") == anew
+    finally:
+        kept.keep(False)
+    assert sorted(loads) == ["adapter", "text_encoder", "unet", "unet", "vae"]
 
 
 def test_only_missing_samples_are_made_again(make, tmp_path, monkeypatch):

@@ -71,6 +71,8 @@ def test_words_of_the_prompt_are_added(reader: PocketsphinxReader) -> None:
     assert small.extend(["an apple, a xylophonist", "baby"]) == ["an", "a", "xylophonist"]
     assert small.words == ["apple", "baby", "an", "a", "xylophonist"]
     assert small.extend(["apple"]) == []
+    small.forget()
+    assert small.words == ["apple", "baby"] and small.extend(["a"]) == ["a"]
 
 
 def test_bad_vocabularies_and_waves(reader: PocketsphinxReader, monkeypatch: pytest.MonkeyPatch) -> None:
