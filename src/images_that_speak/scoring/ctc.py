@@ -51,6 +51,11 @@ class CTCReader:
         self.insertion, self.doubt, self.batch_size, self.device = insertion, doubt, batch_size, device
         self.words = vocabulary(words)
         self.loop = self._loop()
+        self._own = (self.words, self.loop)
+
+    def forget(self) -> None:
+        """Listen for the words it was made with again, not for those that `extend` added."""
+        self.words, self.loop = self._own
 
     def extend(self, texts: Iterable[str]) -> list[str]:
         """Add the words of `texts` that the vocabulary lacks, and return them."""
