@@ -328,7 +328,8 @@ class CaptionedPictures(BatchDataset):
         # The sampler draws the caption first, so it can be had without the picture.
         drawn = [self.sampler.choose(np.random.default_rng([self.sampler.seed, self.first + int(i)]))
                  for i in indices]
-        found = {"concept": np.array([caption.concept for caption in drawn], np.int64)}
+        found = {"concept": np.array([caption.concept for caption in drawn], np.int64),
+                 "scene": np.stack([self.sampler.scene(self.first + int(i)) for i in indices])}
         if self.tokenizer is not None:
             length = self.tokens or min(self.tokenizer.model_max_length, 77)
             found["input_ids"] = np.array(self.tokenizer(

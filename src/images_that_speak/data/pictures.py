@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import UserError, nearest
+from ..networks.scene import COPIES, FIELDS
 from .captions import Caption, captions
 from .emoji import FONT, Concept, concepts, drawing
 
@@ -40,6 +41,15 @@ def place(rng: np.random.Generator, sizes: list[tuple[int, int]], margin: int = 
         corners.append((int(rng.integers(0, HEIGHT - height + 1)), int(column + gap)))
         column += width + margin
     return corners
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where a picture's copies lie: boxes (top, left, height, width) in pixels, from left to right."""
+
+    boxes: tuple[tuple[int, int, int, int], ...]
+    mirrored: bool
+    peak: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,20 @@ class PictureSampler:
 
     def draw(self, rng: np.random.Generator, caption: Caption) -> np.ndarray:
         """A picture that `caption` is true of, uint8 (256, 1024)."""
+        return self.paint(caption, self.arrange(rng, caption))
+
+    def scene(self, index: int) -> np.ndarray:
+        """The squares in which the copies of picture `index` lie, (COPIES, 5) as networks.scene.FIELDS."""
+        rng = np.random.default_rng([self.seed, index])
+        arranged = self.arrange(rng, self.choose(rng))
+        squares = np.zeros((COPIES, len(FIELDS)), np.float32)
+        for row, (top, left, rows, columns) in zip(squares, arranged.boxes, strict=False):
+            row[:] = ((left + columns / 2) / HEIGHT, (top + rows / 2) / HEIGHT, max(rows, columns) / HEIGHT,
+                      arranged.mirrored, arranged.peak)
+        return squares
+
+    def arrange(self, rng: np.random.Generator, caption: Caption) -> Arrangement:
+        """How many copies, where, how large and how bright."""
         figure = drawing(concepts()[caption.concept].char, self.font)
         low, high = caption.copies
         copies = int(rng.integers(low, high + 1))
@@ -97,14 +121,21 @@ class PictureSampler:
         for zoom in rng.uniform(0.9, 1.0, copies):
             sizes.append((max(8, round(height * side * zoom)), max(8, round(width * side * zoom))))
         peak = rng.uniform(*self.brightness)
-        mirrored = rng.random() < 0.5
+        mirrored = bool(rng.random() < 0.5)
+        boxes = [(top, left, *size) for (top, left), size in zip(place(rng, sizes), sizes, strict=True)]
+        return Arrangement(tuple(boxes), mirrored, float(peak))
+
+    def paint(self, caption: Caption, arranged: Arrangement) -> np.ndarray:
+        """The arrangement of the caption's concept on its ground, uint8 (256, 1024)."""
+        figure = drawing(concepts()[caption.concept].char, self.font)
+        peak = arranged.peak
         canvas = np.zeros((HEIGHT, WIDTH), np.float32)
         if caption.ground == "silhouette":
             canvas += peak
-        for (rows, columns), (top, left) in zip(sizes, place(rng, sizes), strict=True):
+        for top, left, rows, columns in arranged.boxes:
             alpha = scaled(figure.alpha, rows, columns)
             gray = scaled(figure.gray, rows, columns)
-            if mirrored:
+            if arranged.mirrored:
                 alpha, gray = alpha[:, ::-1], gray[:, ::-1]
             box = canvas[top : top + rows, left : left + columns]
             if caption.ground == "silhouette":

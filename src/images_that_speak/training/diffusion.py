@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
 from ..diffusion.predictor import NoiseSchedule, Predictor
+from ..networks.scene import scene_cells
 from ..speech.phonemes import PAUSE, PHONE_IDS
 from .export import save_half
 from .lora import LoraSettings, add_lora, export_lora, trainable_state
@@ -72,6 +73,25 @@ def crop_to_speech(batch: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
                                           for name in ("frame_phones", "frame_position")}}
 
 
+def scene_weights(scene: Tensor, rows: int, columns: int, ground: float) -> Tensor:
+    """(B, N, 5) squares → (B, 1, rows, columns) loss weights: 1 in and beside a square, `ground` elsewhere."""
+    return ground + (1 - ground) * scene_cells(scene, rows, columns, margin=1.5).float()
+
+
+def crop_to_scene(batch: dict[str, Any], columns: int) -> dict[str, Any]:
+    """Windows of `columns` latent columns, each with its middle near that of a copy picked at random."""
+    height, width = batch["latent"].shape[-2:]
+    scene = batch["scene"]
+    there = (scene[..., 2] > 0).float() + 1e-6
+    at = scene[..., 0].gather(1, there.multinomial(1)) * height + (torch.rand(len(scene), 1) - 0.5) * columns
+    start = (at[:, 0].to(scene.device) - columns / 2).long().clamp(0, width - columns)
+    index = start[:, None] + torch.arange(columns, device=start.device)
+    latent = batch["latent"].gather(3, index[:, None, None].expand(*batch["latent"].shape[:3], -1))
+    shifted = scene.clone()
+    shifted[..., 0] -= start[:, None] / height
+    return {**batch, "latent": latent, "scene": shifted, "columns": columns}
+
+
 class LatentDiffusionTraining(L.LightningModule):
     """Weighted MSE between what the UNet says and the v or ε of a noised latent.
 
@@ -86,8 +106,9 @@ class LatentDiffusionTraining(L.LightningModule):
         min_snr_gamma: γ, or None for weight 1.
         condition_dropout: share of samples that lose their condition, in [0, 1].
         silence_weight: loss weight in [0, 1] of columns where no phoneme sounds (speech only).
-        crop_columns: train on windows of that many latent columns around the speech (the aligned adapter
-            only), until the share `crop_until` of `max_steps` is done; None trains on whole pictures.
+        ground_weight: loss weight in [0, 1] of latent cells beside which nothing is drawn (scenes only).
+        crop_columns: train on windows of that many latent columns around the speech or a drawing (the
+            aligned adapter and scenes only), until the share `crop_until` of `max_steps` is done; None trains on whole pictures.
         lora: trains low-rank updates, unfrozen patterns and the conditioner; None trains everything.
         conditioner_lr: learning rate of the conditioner; None uses `lr`.
     """
@@ -95,6 +116,7 @@ class LatentDiffusionTraining(L.LightningModule):
     def __init__(self, unet: UNet2DConditionModel, conditioner: nn.Module, *,
                  prediction_type: str = "v_prediction", min_snr_gamma: float | None = 5.0,
                  condition_dropout: float = 0.1, silence_weight: float = 1.0,
+                 ground_weight: float = 1.0,
                  crop_columns: int | None = None, crop_until: float = 0.8, lr: float = 5e-4,
                  warmup: int = 200, max_steps: int | None = None, weight_decay: float = 0.01,
                  conditioner_lr: float | None = None, lora: LoraSettings | None = None,
@@ -122,6 +144,7 @@ class LatentDiffusionTraining(L.LightningModule):
         schedule = self.predictor.schedule
         noise = torch.randn_like(latent)
         t = torch.randint(0, schedule.steps, (len(latent),), device=latent.device)
+        squares = batch.get("scene")
         if drop:
             rows = torch.rand(len(latent), device=latent.device) < self.hparams["condition_dropout"]
             batch = self.conditioner.drop(batch, rows)
@@ -129,9 +152,12 @@ class LatentDiffusionTraining(L.LightningModule):
                                     self.conditioner.encode(batch)).float()
         kind = self.predictor.prediction_type
         error = (answer - schedule.target(latent, noise, t, kind)) ** 2
-        silence = self.hparams["silence_weight"]
+        silence, ground = self.hparams["silence_weight"], self.hparams["ground_weight"]
         if silence < 1 and "frame_phones" in batch:
             weight = column_weights(batch["frame_phones"], latent.shape[-1], silence)
+            error = error * weight / weight.mean()
+        if ground < 1 and "scene" in batch:
+            weight = scene_weights(squares, *latent.shape[-2:], ground)
             error = error * weight / weight.mean()
         error = error.flatten(1).mean(1)
         gamma = self.hparams["min_snr_gamma"]
@@ -143,7 +169,7 @@ class LatentDiffusionTraining(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         columns, total = self.hparams["crop_columns"], self.hparams["max_steps"]
         if columns is not None and self.global_step < self.hparams["crop_until"] * (total or 0):
-            batch = crop_to_speech(batch, columns)
+            batch = (crop_to_scene if "scene" in batch else crop_to_speech)(batch, columns)
         loss = self.loss(batch, drop=True)
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
@@ -192,5 +218,7 @@ class LatentDiffusionTraining(L.LightningModule):
         if hasattr(self.conditioner, "text_encoder"):
             save_half(self.conditioner.text_encoder, folder / "text_encoder")
             self.conditioner.tokenizer.save_pretrained(folder / "tokenizer")
+            if hasattr(self.conditioner, "scene"):
+                save_half(self.conditioner.scene, folder / "scene")
         else:
             save_half(self.conditioner, folder / "adapter")

@@ -26,6 +26,13 @@ def tokenizer(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"tokens": len(built)}
 
 
+def text(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Teach the image branch's text encoder what captions name."""
+    from .text import train_text
+
+    return train_text(out_dir=run.dir / "weights", seed=cfg.seed, steps=cfg.steps, **_options(cfg))
+
+
 def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Compute the patch autoencoder's transform from crops; its correction is trained afterwards."""
     import torch

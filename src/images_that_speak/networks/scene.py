@@ -1,0 +1,162 @@
+"""Where things lie in a picture, as a condition: the image branch's counterpart of phonemes with their times.
+
+A caption alone says what is drawn; where, how large and how bright is then left to the noise, and a small
+network learns what the words mean only after it has learnt all of that. A scene tells it: squares in which the
+copies lie. At every latent cell of a square the text is joined with the cell's place within the square, so that
+drawing becomes looking up (what, where), as speaking became looking up (phoneme, how far it has gone).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..errors import UserError
+from .condition import Condition
+from .text import TextConditioner
+
+COPIES = 5  # squares of a scene; those without size are no copies
+FIELDS = ("x", "y", "size", "mirrored", "brightness")
+
+
+def cell_coordinates(scene: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """(B, N, 5) squares → (B, 2, rows, columns) place within the nearest square, and (B, 1, …) its index.
+
+    x, y: a square's middle in units of the picture's height, from the left and from the top; size: its side;
+    mirrored: 1 where the copy is flipped left to right. The place runs from −1 to 1 across the square, left to
+    right of the copy as it was drawn, and is beyond that outside; "nearest" is the square whose place is
+    smallest in magnitude. The picture is `rows` cells high.
+    """
+    step = 1 / rows
+    y = (torch.arange(rows, device=scene.device) + 0.5) * step
+    x = (torch.arange(columns, device=scene.device) + 0.5) * step
+    size = scene[..., 2].clamp(min=1e-6) / 2
+    v = (y - scene[..., 1, None]) / size[..., None]
+    u = (x - scene[..., 0, None]) / size[..., None] * (1 - 2 * scene[..., 3, None])
+    place = torch.stack([u[..., None, :].expand(-1, -1, rows, -1), v[..., None].expand(-1, -1, -1, columns)], 2)
+    far = place.abs().amax(2) + 1e9 * (scene[..., 2] <= 0)[..., None, None]
+    nearest = far.argmin(1, keepdim=True)
+    return place.gather(1, nearest[:, :, None].expand(-1, -1, 2, -1, -1))[:, 0], nearest
+
+
+def scene_cells(scene: Tensor, rows: int, columns: int, margin: float = 0.5) -> Tensor:
+    """(B, N, 5) squares → (B, 1, rows, columns) bool: cells that a square or its margin (in cells) touches."""
+    step = 1 / rows
+    y = (torch.arange(rows, device=scene.device) + 0.5) * step
+    x = (torch.arange(columns, device=scene.device) + 0.5) * step
+    reach = (scene[..., 2] / 2 + margin * step)[..., None]
+    there = (scene[..., 2] > 0)[..., None]
+    near_y = ((y - scene[..., 1, None]).abs() < reach) & there
+    near_x = (x - scene[..., 0, None]).abs() < reach
+    return (near_y[..., :, None] & near_x[..., None, :]).any(1, keepdim=True)
+
+
+class SceneAdapter(ModelMixin, ConfigMixin):
+    """Squares and a pooled text → a residual on the UNet's first feature map.
+
+    A perceptron at every cell of a square reads the place within it (Fourier features, Tancik et al. 2020), the
+    square's size and brightness; the text scales and shifts each of its layers (FiLM, Perez et al. 2018). Its
+    last layer starts at zero.
+
+    Args:
+        channels: of the UNet's first feature map. width: of the pooled text. rows, columns: the latent's height
+        and width. hidden, layers: of the perceptron. octaves: of the Fourier features.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, channels: int = 96, width: int = 128, rows: int = 16, columns: int = 64,
+                 hidden: int = 192, layers: int = 3, octaves: int = 5):
+        super().__init__()
+        self.first = nn.Linear(4 * octaves + 4, hidden)
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.film = nn.Linear(width, 2 * hidden * (layers + 1))
+        self.last = nn.Linear(hidden, channels)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, scene: Tensor, pooled: Tensor, columns: int | None = None) -> Tensor:
+        """(B, N, 5) squares (FIELDS), (B, width) pooled texts → (B, channels, rows, columns)."""
+        rows, columns = self.config.rows, columns or self.config.columns
+        place, nearest = cell_coordinates(scene, rows, columns)
+        cells = scene_cells(scene, rows, columns)[:, 0]
+        owner = torch.arange(len(scene), device=scene.device)[:, None, None].expand_as(cells)[cells]
+        square = scene[owner, nearest[:, 0][cells]]
+        u = place.permute(0, 2, 3, 1)[cells]
+        octave = math.pi * 2.0 ** torch.arange(-1, self.config.octaves - 1, device=u.device)
+        waves = (u[:, :, None] * octave).flatten(1)
+        features = torch.cat([waves.sin(), waves.cos(), u, square[:, 2:3], square[:, 4:5]], 1)
+        film = self.film(pooled.to(self.film.weight.dtype)).unflatten(1, (len(self.layers) + 1, 2, -1))[owner]
+        hidden = self.first(features.to(film.dtype))
+        hidden = nn.functional.gelu(hidden * (1 + film[:, 0, 0]) + film[:, 0, 1])
+        for number, layer in enumerate(self.layers, 1):
+            said = layer(hidden) * (1 + film[:, number, 0]) + film[:, number, 1]
+            hidden = hidden + nn.functional.gelu(said)
+        residual = hidden.new_zeros(len(scene), rows, columns, self.config.channels)
+        residual[cells] = self.last(hidden).to(residual.dtype)
+        return residual.permute(0, 3, 1, 2)
+
+
+def pocket_scene_conditioner(text_encoder: str | Path, tokenizer: str | Path,
+                             scene: str | Path | None = None, **adapter: Any) -> SceneConditioner:
+    """A trained text encoder with its tokenizer, and a scene adapter from a folder or, without one, fresh.
+
+    adapter: sizes of a fresh one, as SceneAdapter takes them. Raises UserError on a missing folder.
+    """
+    for key, folder in (("text_encoder", text_encoder), ("tokenizer", tokenizer), ("scene", scene)):
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"model.conditioner.{key}={folder}: no such folder (python train.py "
+                            f"experiment=pocket/{'image' if key == 'scene' else 'text'} makes it)")
+    text = TextConditioner(CLIPTextModel.from_pretrained(text_encoder, torch_dtype=torch.float32),
+                           CLIPTokenizer.from_pretrained(tokenizer))
+    if scene is not None:
+        return SceneConditioner(text, SceneAdapter.from_pretrained(scene, torch_dtype=torch.float32))
+    return SceneConditioner(text, SceneAdapter(width=text.text_encoder.config.hidden_size, **adapter))
+
+
+class SceneConditioner(nn.Module):
+    """A text encoder and a scene adapter as one conditioner.
+
+    A batch carries "input_ids" (B, L), "scene" (B, COPIES, 5) and, where a window is wanted, "columns".
+    """
+
+    def __init__(self, text: TextConditioner, scene: SceneAdapter):
+        super().__init__()
+        self.text, self.scene = text, scene
+
+    @property
+    def text_encoder(self) -> Any:
+        return self.text.text_encoder
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.text.tokenizer
+
+    def tokenize(self, captions: list[str]) -> Tensor:
+        return self.text.tokenize(captions)
+
+    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+        """The batch with caption and scene of `rows` (B,) bool taken away."""
+        return {**self.text.drop(batch, rows), "scene": batch["scene"] * ~rows[:, None, None]}
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        condition = self.text.encode(batch)
+        assert condition.pooled is not None
+        condition.residual = self.scene(batch["scene"].float(), condition.pooled, batch.get("columns"))
+        return condition
+
+    def null(self, n: int) -> Condition:
+        """The condition of n pictures about which nothing is said."""
+        ids = self.tokenize([""]).to(self.text_encoder.device).expand(n, -1)
+        return self.encode({"input_ids": ids,
+                            "scene": torch.zeros(n, COPIES, len(FIELDS), device=ids.device)})
+
+    forward = encode
