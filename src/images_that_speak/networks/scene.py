@@ -77,7 +77,7 @@ class SceneAdapter(ModelMixin, ConfigMixin):
                  hidden: int = 192, layers: int = 3, octaves: int = 5):
         super().__init__()
         self.first = nn.Linear(4 * octaves + 4, hidden)
-        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.mix = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
         self.film = nn.Linear(width, 2 * hidden * (layers + 1))
         self.last = nn.Linear(hidden, channels)
         nn.init.zeros_(self.last.weight)
@@ -94,10 +94,10 @@ class SceneAdapter(ModelMixin, ConfigMixin):
         octave = math.pi * 2.0 ** torch.arange(-1, self.config.octaves - 1, device=u.device)
         waves = (u[:, :, None] * octave).flatten(1)
         features = torch.cat([waves.sin(), waves.cos(), u, square[:, 2:3], square[:, 4:5]], 1)
-        film = self.film(pooled.to(self.film.weight.dtype)).unflatten(1, (len(self.layers) + 1, 2, -1))[owner]
+        film = self.film(pooled.to(self.film.weight.dtype)).unflatten(1, (len(self.mix) + 1, 2, -1))[owner]
         hidden = self.first(features.to(film.dtype))
         hidden = nn.functional.gelu(hidden * (1 + film[:, 0, 0]) + film[:, 0, 1])
-        for number, layer in enumerate(self.layers, 1):
+        for number, layer in enumerate(self.mix, 1):
             said = layer(hidden) * (1 + film[:, number, 0]) + film[:, number, 1]
             hidden = hidden + nn.functional.gelu(said)
         residual = hidden.new_zeros(len(scene), rows, columns, self.config.channels)
