@@ -72,6 +72,7 @@ class Generate(Common):
     family: Any = None
     scheduler: Any = None
     composition: Any = None
+    scene: Any = None
     vocoder: Any = None
     reader: Any = None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ class Layout:
     lora: folder of `pytorch_lora_weights.safetensors` for the speech UNet, and beside it, where training
         changed whole parameters too, `unfrozen.safetensors`.
     vocoder: folder, or "griffin_lim".
+    scene: folder of the image branch's scene adapter, where it takes scenes.
     prediction_type: by branch, what its UNet predicts.
     latent_shape: (C, H, W). mean, std: per channel or one for all, latent = (z − mean)/std.
     template: what the image prompt is put into at "{}", the form of caption the image branch was taught.
@@ -68,6 +70,7 @@ class Layout:
     adapter: Path | None = None
     lora: Path | None = None
     durations: Path | None = None
+    scene: Path | None = None
     template: str = "{}"
     schedule: dict[str, Any] = field(default_factory=dict)
 
@@ -169,7 +172,8 @@ def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None 
         vae=root / "vae", scheduler=root / "scheduler",
         vocoder=root / "vocoder" if (root / "vocoder").is_dir() else "griffin_lim", prediction_type=kinds,
         latent_shape=shape, mean=mean, std=std, voices=voices, adapter=adapter, lora=tuned,
-        durations=root / "speech/durations", template=_template(template or card.get("template"), where),
+        durations=root / "speech/durations",
+        scene=root / "image/scene" if (root / "image/scene").is_dir() else None, template=_template(template or card.get("template"), where),
         schedule=_schedule(root / "scheduler", timestep_spacing))
 
 
@@ -400,6 +404,7 @@ class Family:
         from diffusers import UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
+        from ..networks.scene import SceneAdapter, SceneConditioner
         from ..networks.text import TextConditioner
 
         layout = self.layout
@@ -415,6 +420,8 @@ class Family:
             with _reading(words):
                 tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
             conditioner: nn.Module = TextConditioner(encoder, tokenizer)
+            if branch == "image" and layout.scene is not None:
+                conditioner = SceneConditioner(conditioner, load_model(SceneAdapter, layout.scene, dtype))
         else:
             assert layout.adapter is not None
             conditioner = load_adapter(layout.adapter, dtype)
@@ -425,12 +432,19 @@ class Family:
                 conditioner.to(self.device))
 
     @torch.no_grad()
-    def text_condition(self, branch: str, prompts: Sequence[str]) -> Condition:
-        """The condition of B texts; the image branch's are put into the template first."""
+    def text_condition(self, branch: str, prompts: Sequence[str],
+                       scenes: np.ndarray | None = None) -> Condition:
+        """The condition of B texts; the image branch's are put into the template first.
+
+        scenes: (B, COPIES, 5) squares, where the branch takes them.
+        """
         conditioner = self.conditioners[branch]
         if branch == "image":
             prompts = [self.layout.template.replace("{}", prompt) for prompt in prompts]
-        return conditioner.encode({"input_ids": conditioner.tokenize(list(prompts)).to(self.device)})
+        batch = {"input_ids": conditioner.tokenize(list(prompts)).to(self.device)}
+        if scenes is not None:
+            batch["scene"] = torch.as_tensor(scenes, dtype=torch.float32, device=self.device)
+        return conditioner.encode(batch)
 
     @torch.no_grad()
     def phone_condition(self, plans: Sequence[Sequence[Phone]], voices: Sequence[int]) -> Condition:

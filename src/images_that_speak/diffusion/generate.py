@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from ..errors import UserError
 from ..prompts import Pair, read_pairs
 from ..runs import Run
 from ..speech.durations import DurationModel, plan_speech
+from ..speech.alignment import speech_activity
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
 from .composition import NO_PHONES, Composition
@@ -33,11 +35,16 @@ from .sampling import Callback, make_scheduler, noise, sample, set_steps
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to make; `phones` is empty when the speech branch reads the prompt as a text."""
+    """One sample to make.
+
+    phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.scene.FIELDS, one a
+    copy; None when the image branch takes no scenes.
+    """
 
     pair: Pair
     seed: int
     phones: tuple[Phone, ...] = ()
+    scene: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def sample_id(self) -> str:
@@ -104,8 +111,16 @@ def plan(cfg: DictConfig, layout: Layout) -> list[Job]:
             wrong.append(f"audio_prompt={phrase!r}: {error}")
     if wrong:
         raise UserError("\n".join(wrong))
-    return [Job(pair, cfg.seed + i, phones[pair.audio_prompt])
-            for pair in pairs for i in range(cfg.num_samples)]
+    scenes = instantiate(cfg.scene) if layout.scene is not None else None
+
+    def job(pair: Pair, seed: int) -> Job:
+        spoken = phones[pair.audio_prompt]
+        scene = None if scenes is None else scenes.plan(
+            pair.image_prompt, seed, speech_activity(spoken, MEL.frames) if spoken else None)
+        return Job(pair, seed, spoken, None if scene is None else tuple(
+            tuple(round(float(x), 4) for x in square) for square in scene))
+
+    return [job(pair, cfg.seed + i) for pair in pairs for i in range(cfg.num_samples)]
 
 
 def trimmed(phones: Sequence[Phone]) -> Sequence[Phone]:
@@ -119,7 +134,9 @@ def generate_batch(family: Family, settings: Settings, jobs: Sequence[Job],
     """Pictures (len(jobs), 256, 1024) in [0, 1], all denoised together; each is as it would be alone."""
     plans = [job.phones for job in jobs]
     conditions: dict[str, Callable[[], Any]] = {
-        "image": lambda: family.text_condition("image", [job.pair.image_prompt for job in jobs]),
+        "image": lambda: family.text_condition(
+            "image", [job.pair.image_prompt for job in jobs],
+            None if family.layout.scene is None else np.array([job.scene for job in jobs], np.float32)),
         "speech": lambda: (
             family.phone_condition(plans, [family.layout.voice_id(settings.voice)] * len(jobs))
             if family.layout.speaks_phonemes
@@ -143,13 +160,14 @@ def record(job: Job, cfg: DictConfig, evaluations: int | None = None) -> dict[st
     """What sample.json says of a sample before it is read back; `evaluations` counts its UNet passes."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
-    kept = ("family", "guidance", "composition", "phonemes", "scheduler", "steps", "voice", "vocoder",
-            "precision")
+    kept = ("family", "guidance", "composition", "phonemes", "scheduler", "steps", "scene", "voice",
+            "vocoder", "precision")
     return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt,
             "audio_prompt": job.pair.audio_prompt, "seed": job.seed, "mel_spec": MEL.hash,
             "evaluations": evaluations,
             "settings": {key: settings[key] for key in kept},
             "phones": [[phone.symbol, round(phone.start, 4), round(phone.end, 4)] for phone in job.phones],
+            "scene": [list(square) for square in job.scene or () if square[2] > 0],
             "scores": {}}
 
 

@@ -74,7 +74,7 @@ class SceneAdapter(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, channels: int = 96, width: int = 128, rows: int = 16, columns: int = 64,
-                 hidden: int = 192, layers: int = 3, octaves: int = 5):
+                 hidden: int = 256, layers: int = 4, octaves: int = 5):
         super().__init__()
         self.first = nn.Linear(4 * octaves + 4, hidden)
         self.mix = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
@@ -83,25 +83,29 @@ class SceneAdapter(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
+    def describe(self, place: Tensor, square: Tensor, pooled: Tensor) -> Tensor:
+        """What is at n cells: places (n, 2), their squares (n, 5), their pooled texts (n, width) → (n, channels)."""
+        octave = math.pi * 2.0 ** torch.arange(-1, self.config.octaves - 1, device=place.device)
+        waves = (place[:, :, None] * octave).flatten(1)
+        features = torch.cat([waves.sin(), waves.cos(), place, square[:, 2:3], square[:, 4:5]], 1)
+        film = self.film(pooled).unflatten(1, (len(self.mix) + 1, 2, -1))
+        hidden = self.first(features.to(film.dtype))
+        hidden = nn.functional.gelu(hidden * (1 + film[:, 0, 0]) + film[:, 0, 1])
+        for number, layer in enumerate(self.mix, 1):
+            said = layer(hidden) * (1 + film[:, number, 0]) + film[:, number, 1]
+            hidden = hidden + nn.functional.gelu(said)
+        return self.last(hidden)
+
     def forward(self, scene: Tensor, pooled: Tensor, columns: int | None = None) -> Tensor:
         """(B, N, 5) squares (FIELDS), (B, width) pooled texts → (B, channels, rows, columns)."""
         rows, columns = self.config.rows, columns or self.config.columns
         place, nearest = cell_coordinates(scene, rows, columns)
         cells = scene_cells(scene, rows, columns)[:, 0]
         owner = torch.arange(len(scene), device=scene.device)[:, None, None].expand_as(cells)[cells]
-        square = scene[owner, nearest[:, 0][cells]]
-        u = place.permute(0, 2, 3, 1)[cells]
-        octave = math.pi * 2.0 ** torch.arange(-1, self.config.octaves - 1, device=u.device)
-        waves = (u[:, :, None] * octave).flatten(1)
-        features = torch.cat([waves.sin(), waves.cos(), u, square[:, 2:3], square[:, 4:5]], 1)
-        film = self.film(pooled.to(self.film.weight.dtype)).unflatten(1, (len(self.mix) + 1, 2, -1))[owner]
-        hidden = self.first(features.to(film.dtype))
-        hidden = nn.functional.gelu(hidden * (1 + film[:, 0, 0]) + film[:, 0, 1])
-        for number, layer in enumerate(self.mix, 1):
-            said = layer(hidden) * (1 + film[:, number, 0]) + film[:, number, 1]
-            hidden = hidden + nn.functional.gelu(said)
-        residual = hidden.new_zeros(len(scene), rows, columns, self.config.channels)
-        residual[cells] = self.last(hidden).to(residual.dtype)
+        pooled = pooled.to(self.film.weight.dtype)
+        said = self.describe(place.permute(0, 2, 3, 1)[cells], scene[owner, nearest[:, 0][cells]], pooled[owner])
+        residual = said.new_zeros(len(scene), rows, columns, self.config.channels)
+        residual[cells] = said
         return residual.permute(0, 3, 1, 2)
 
 

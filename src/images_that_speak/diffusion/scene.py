@@ -1,0 +1,111 @@
+"""Where the things of a picture go: beside the words, so that both stay whole.
+
+The speech is planned before anything is drawn, so the columns that it leaves free are known; a family whose
+image branch takes scenes (networks/scene.py) is told to draw there.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..audio.mel import MEL
+from ..errors import UserError
+from ..networks.scene import COPIES
+
+HEIGHT, WIDTH = MEL.n_mels, MEL.frames
+NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
+SMALLEST = 0.4  # least side of a square, in heights: smaller drawings are not told apart
+MANY = 3  # at most so many copies for a bare plural
+
+
+def copies_of(prompt: str) -> tuple[int, int]:
+    """The least and the most copies that a prompt asks for.
+
+    What it is a picture of is left out ("a painting of …"). A number counts, "a" or "an" is one, a noun phrase
+    that ends in s without an article is some; the rest is one.
+    """
+    words = re.sub(r"\b(an?|the)\s+(\w+\s+)?(painting|drawing|picture|photo|lithograph|silhouette|sketch)s? of\b",
+                   " ", prompt.lower())
+    words = re.sub(r"[^a-z ]", " ", re.split(r",|\bon\b|\bin\b", words)[0]).split()
+    for word in words:
+        if word in NUMBERS:
+            return (NUMBERS[word],) * 2
+    if not words or words[0] in ("a", "an", "the"):
+        return 1, 1
+    plural = words[-1].endswith("s") or any(word.endswith("s") for word in words[:-1] if "of" in words)
+    irregular = words[-1] in ("deer", "sheep", "fish", "snowmen", "cacti", "leaves", "children", "people")
+    return (2, MANY) if plural or irregular else (1, 1)
+
+
+def free_intervals(activity: np.ndarray | None, margin: int, least: int) -> list[tuple[int, int]]:
+    """(F,) speech activity → the runs of columns without speech, `margin` away from it and `least` long."""
+    if activity is None:
+        return [(0, WIDTH)]
+    busy = np.convolve(activity > 0, np.ones(2 * margin + 1), "same") > 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], busy, [1]]).astype(int)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2) if b - a >= least]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """How scenes are planned.
+
+    size: largest side of a copy in picture heights, (0, 1]. brightness: of the brightest part of a drawing,
+    (0, 1]; it is heard too, 0.1 is 15 dB. beside_speech: keep to the columns that the speech leaves free,
+    `margin` seconds away from it, as long as the copies fit there.
+    """
+
+    size: float = 0.92
+    brightness: float = 0.6
+    beside_speech: bool = True
+    margin: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("size", "brightness"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UserError(f"scene.{name}={getattr(self, name)}: expected a number in (0, 1]")
+        if not 0 <= self.margin <= MEL.seconds:
+            raise UserError(f"scene.margin={self.margin}: expected seconds in [0, {MEL.seconds}]")
+
+    def plan(self, prompt: str, seed: int, activity: np.ndarray | None = None) -> np.ndarray:
+        """Squares (COPIES, 5) as networks.scene.FIELDS, determined by the arguments alone.
+
+        The copies are as large as `size` and the free columns let them be; a bare plural takes as many as fit
+        at full size, at least two. Where not even small ones fit beside the speech they may lie anywhere.
+        """
+        rng = np.random.default_rng(seed)
+        low, high = copies_of(prompt)
+        margin = round(self.margin * MEL.sample_rate / MEL.hop)
+        smallest = round(min(SMALLEST, self.size) * HEIGHT)
+        free = free_intervals(activity if self.beside_speech else None, margin, smallest)
+        if sum((b - a) // smallest for a, b in free) < low:
+            free = [(0, WIDTH)]
+        side, copies = round(self.size * HEIGHT), high
+        while copies > low and sum((b - a) // side for a, b in free) < copies:
+            copies -= 1
+        while sum((b - a) // side for a, b in free) < copies and side > smallest:
+            side -= 4
+        # Copies go one by one to where there is most room left.
+        counts = [0] * len(free)
+        for _ in range(copies):
+            counts[int(np.argmax([(b - a) / (n + 1) - 1e9 * ((b - a) // side <= n)
+                                  for (a, b), n in zip(free, counts, strict=True)]))] += 1
+        mirrored = bool(rng.random() < 0.5)
+        squares = np.zeros((COPIES, 5), np.float32)
+        number = 0
+        for (a, b), n in zip(free, counts, strict=True):
+            # The room left over is shared around the copies, a little unevenly.
+            shares = rng.uniform(0.6, 1.4, n + 1)
+            gaps = (b - a - n * side) * shares / shares.sum()
+            at = float(a)
+            for k in range(n):
+                at += gaps[k]
+                zoom = side * rng.uniform(0.93, 1.0) / HEIGHT
+                middle = 0.5 + (rng.uniform(-0.5, 0.5)) * (1 - zoom)
+                squares[number] = ((at + side / 2) / HEIGHT, middle, zoom, mirrored, self.brightness)
+                at += side
+                number += 1
+        return squares
