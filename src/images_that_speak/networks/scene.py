@@ -83,16 +83,19 @@ class SceneAdapter(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def describe(self, place: Tensor, square: Tensor, pooled: Tensor) -> Tensor:
-        """What is at n cells: places (n, 2), their squares (n, 5), their pooled texts (n, width) → (n, channels)."""
+    def modulation(self, pooled: Tensor) -> Tensor:
+        """(…, width) pooled texts → (…, layers + 1, 2, hidden) scales and shifts."""
+        return self.film(pooled.to(self.film.weight.dtype)).unflatten(-1, (len(self.mix) + 1, 2, -1))
+
+    def describe(self, place: Tensor, square: Tensor, film: Tensor) -> Tensor:
+        """What is at cells: places (…, 2), their squares (…, 5), their modulation → (…, channels)."""
         octave = math.pi * 2.0 ** torch.arange(-1, self.config.octaves - 1, device=place.device)
-        waves = (place[:, :, None] * octave).flatten(1)
-        features = torch.cat([waves.sin(), waves.cos(), place, square[:, 2:3], square[:, 4:5]], 1)
-        film = self.film(pooled).unflatten(1, (len(self.mix) + 1, 2, -1))
+        waves = (place[..., None] * octave).flatten(-2)
+        features = torch.cat([waves.sin(), waves.cos(), place, square[..., 2:3], square[..., 4:5]], -1)
         hidden = self.first(features.to(film.dtype))
-        hidden = nn.functional.gelu(hidden * (1 + film[:, 0, 0]) + film[:, 0, 1])
+        hidden = nn.functional.gelu(hidden * (1 + film[..., 0, 0, :]) + film[..., 0, 1, :])
         for number, layer in enumerate(self.mix, 1):
-            said = layer(hidden) * (1 + film[:, number, 0]) + film[:, number, 1]
+            said = layer(hidden) * (1 + film[..., number, 0, :]) + film[..., number, 1, :]
             hidden = hidden + nn.functional.gelu(said)
         return self.last(hidden)
 
@@ -102,8 +105,8 @@ class SceneAdapter(ModelMixin, ConfigMixin):
         place, nearest = cell_coordinates(scene, rows, columns)
         cells = scene_cells(scene, rows, columns)[:, 0]
         owner = torch.arange(len(scene), device=scene.device)[:, None, None].expand_as(cells)[cells]
-        pooled = pooled.to(self.film.weight.dtype)
-        said = self.describe(place.permute(0, 2, 3, 1)[cells], scene[owner, nearest[:, 0][cells]], pooled[owner])
+        said = self.describe(place.permute(0, 2, 3, 1)[cells], scene[owner, nearest[:, 0][cells]],
+                             self.modulation(pooled)[owner])
         residual = said.new_zeros(len(scene), rows, columns, self.config.channels)
         residual[cells] = said
         return residual.permute(0, 3, 1, 2)

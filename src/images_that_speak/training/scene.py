@@ -25,27 +25,25 @@ def _pooled(conditioner: Any, ids: torch.Tensor) -> torch.Tensor:
     return torch.cat([conditioner.text.encode({"input_ids": part}).pooled for part in ids.split(512)])
 
 
-def _cells(batch: dict[str, torch.Tensor], rng: np.random.Generator | None,
-           share: float) -> tuple[torch.Tensor, ...]:
-    """Places, squares, owners and latents of the cells of a batch, or of a random share of them."""
+def _cells(batch: dict[str, torch.Tensor], n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Places (B, n, 2), squares (B, n, 5) and latents (B, n, C) of n cells of each picture, drawn at random."""
     latent, scene = batch["latent"].float(), batch["scene"]
     rows, columns = latent.shape[-2:]
     place, nearest = cell_coordinates(scene, rows, columns)
-    cells = scene_cells(scene, rows, columns)[:, 0]
-    if rng is not None:
-        cells = cells & torch.from_numpy(rng.random(tuple(cells.shape)) < share)
-    owner = torch.arange(len(scene))[:, None, None].expand_as(cells)[cells]
-    return (place.permute(0, 2, 3, 1)[cells], scene[owner, nearest[:, 0][cells]], owner,
-            latent.permute(0, 2, 3, 1)[cells])
+    chosen = scene_cells(scene, rows, columns).flatten(1).float().multinomial(n, replacement=True)
+    square = nearest.flatten(1).gather(1, chosen)
+    return (place.flatten(2).transpose(1, 2).gather(1, chosen[..., None].expand(-1, -1, 2)),
+            scene.gather(1, square[..., None].expand(-1, -1, scene.shape[-1])),
+            latent.flatten(2).transpose(1, 2).gather(1, chosen[..., None].expand(-1, -1, latent.shape[1])))
 
 
 def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | Path, *, text_encoder: str | Path,
                 tokenizer: str | Path, steps: int = 600, seed: int = 0, batch_size: int = 256,
-                share: float = 0.15, lr: float = 2e-3, **adapter: Any) -> dict[str, Any]:
+                cells: int = 50, lr: float = 2e-3, **adapter: Any) -> dict[str, Any]:
     """Regress the latent of every cell on text and place; write the adapter to `out_dir`/scene.
 
-    train, valid: CaptionedPictures with latents. share: of each picture's cells that a step sees. adapter: sizes
-    of the SceneAdapter. The linear map from its channels to the latent is not kept.
+    train, valid: CaptionedPictures with latents. cells: of each picture that a step sees. adapter: sizes of
+    the SceneAdapter. The linear map from its channels to the latent is not kept.
     Returns the share of the held-out pictures' variance, within their squares, that is explained.
     """
     torch.manual_seed(seed)
@@ -61,8 +59,9 @@ def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | 
     with trange(steps, desc="What is where", unit="step") as bar:
         for _ in bar:
             rows = rng.integers(0, len(train), batch_size)
-            place, square, owner, latent = _cells(train.__getitems__(rows.tolist()), rng, share)
-            error = (head(scene.describe(place, square, pooled[torch.from_numpy(rows)][owner])) - latent) ** 2
+            place, square, latent = _cells(train.__getitems__(rows.tolist()), cells)
+            film = scene.modulation(pooled[torch.from_numpy(rows)][:, None])
+            error = (head(scene.describe(place, square, film)) - latent) ** 2
             loss = error.mean()
             settings["optimizer"].zero_grad()
             loss.backward()
@@ -75,8 +74,9 @@ def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | 
     if valid is not None:
         valid.setup()
         batch = valid.__getitems__(list(range(len(valid))))
-        place, square, owner, latent = _cells(batch, None, 1.0)
+        place, square, latent = _cells(batch, 200)
         with torch.no_grad():
-            said = head(scene.describe(place, square, _pooled(conditioner, batch["input_ids"])[owner]))
-        explained = float(1 - ((said - latent) ** 2).mean() / latent.var(0).mean())
+            film = scene.modulation(_pooled(conditioner, batch["input_ids"])[:, None])
+            error = ((head(scene.describe(place, square, film)) - latent) ** 2).mean()
+        explained = float(1 - error / latent.flatten(0, 1).var(0).mean())
     return {"variance_explained": explained, "loss": float(loss.detach())}
