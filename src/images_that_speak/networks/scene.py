@@ -62,8 +62,9 @@ class SceneAdapter(ModelMixin, ConfigMixin):
     """Squares and a pooled text → a residual on the UNet's first feature map.
 
     A perceptron at every cell of a square reads the place within it (Fourier features, Tancik et al. 2020), the
-    square's size and brightness; the text scales and shifts each of its layers (FiLM, Perez et al. 2018). Its
-    last layer starts at zero.
+    square's size and brightness; the text scales and shifts each of its layers (FiLM, Perez et al. 2018). A
+    mirrored copy has the place it had before, and what is odd about a patch changes its sign. The last layer
+    starts at zero.
 
     Args:
         channels: of the UNet's first feature map. width: of the pooled text. rows, columns: the latent's height
@@ -74,12 +75,12 @@ class SceneAdapter(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, channels: int = 96, width: int = 128, rows: int = 16, columns: int = 64,
-                 hidden: int = 256, layers: int = 4, octaves: int = 5):
+                 hidden: int = 256, layers: int = 4, octaves: int = 6):
         super().__init__()
         self.first = nn.Linear(4 * octaves + 4, hidden)
         self.mix = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
         self.film = nn.Linear(width, 2 * hidden * (layers + 1))
-        self.last = nn.Linear(hidden, channels)
+        self.last = nn.Linear(hidden, 2 * channels)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -97,7 +98,8 @@ class SceneAdapter(ModelMixin, ConfigMixin):
         for number, layer in enumerate(self.mix, 1):
             said = layer(hidden) * (1 + film[..., number, 0, :]) + film[..., number, 1, :]
             hidden = hidden + nn.functional.gelu(said)
-        return self.last(hidden)
+        even, odd = self.last(hidden).chunk(2, -1)
+        return even + odd * (1 - 2 * square[..., 3:4]).to(odd.dtype)
 
     def forward(self, scene: Tensor, pooled: Tensor, columns: int | None = None) -> Tensor:
         """(B, N, 5) squares (FIELDS), (B, width) pooled texts → (B, channels, rows, columns)."""

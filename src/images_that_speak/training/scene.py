@@ -44,7 +44,7 @@ def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | 
 
     train, valid: CaptionedPictures with latents. cells: of each picture that a step sees. adapter: sizes of
     the SceneAdapter. The linear map from its channels to the latent is not kept.
-    Returns the share of the held-out pictures' variance, within their squares, that is explained.
+    Returns the share of the variance within other pictures' squares that is explained, by latent channel.
     """
     torch.manual_seed(seed)
     train.setup()
@@ -52,6 +52,9 @@ def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | 
     scene: SceneAdapter = conditioner.scene
     first = train[0]
     head = torch.nn.Linear(scene.config.channels, first["latent"].shape[0])
+    # Whitened, the faintest detail would count as much as the shape: errors count as they do in the picture.
+    weight = torch.tensor(train.std, dtype=torch.float32) if train.std is not None else torch.ones(len(head.bias))
+    weight = weight / weight.mean()
     everything = np.arange(len(train))
     pooled = _pooled(conditioner, torch.from_numpy(train.conditions(everything)["input_ids"]))
     settings: Any = adamw([*scene.parameters(), *head.parameters()], lr=lr, warmup=steps // 20, total=steps)
@@ -62,7 +65,7 @@ def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | 
             place, square, latent = _cells(train.__getitems__(rows.tolist()), cells)
             film = scene.modulation(pooled[torch.from_numpy(rows)][:, None])
             error = (head(scene.describe(place, square, film)) - latent) ** 2
-            loss = error.mean()
+            loss = (error * weight).mean()
             settings["optimizer"].zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(scene.parameters(), 1.0)
@@ -77,6 +80,6 @@ def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | 
         place, square, latent = _cells(batch, 200)
         with torch.no_grad():
             film = scene.modulation(_pooled(conditioner, batch["input_ids"])[:, None])
-            error = ((head(scene.describe(place, square, film)) - latent) ** 2).mean()
-        explained = float(1 - error / latent.flatten(0, 1).var(0).mean())
+            error = ((head(scene.describe(place, square, film)) - latent) ** 2).flatten(0, 1).mean(0)
+        explained = (1 - error / latent.flatten(0, 1).var(0)).tolist()
     return {"variance_explained": explained, "loss": float(loss.detach())}
