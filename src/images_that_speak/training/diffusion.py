@@ -107,6 +107,8 @@ class LatentDiffusionTraining(L.LightningModule):
         condition_dropout: share of samples that lose their condition, in [0, 1].
         silence_weight: loss weight in [0, 1] of columns where no phoneme sounds (speech only).
         ground_weight: loss weight in [0, 1] of latent cells beside which nothing is drawn (scenes only).
+        channel_weights: (C,) loss weights of the latent's channels; None weighs whitened channels alike, the
+            faintest detail as much as the shape.
         crop_columns: train on windows of that many latent columns around the speech or a drawing (the
             aligned adapter and scenes only), until the share `crop_until` of `max_steps` is done; None trains on whole pictures.
         lora: trains low-rank updates, unfrozen patterns and the conditioner; None trains everything.
@@ -116,7 +118,7 @@ class LatentDiffusionTraining(L.LightningModule):
     def __init__(self, unet: UNet2DConditionModel, conditioner: nn.Module, *,
                  prediction_type: str = "v_prediction", min_snr_gamma: float | None = 5.0,
                  condition_dropout: float = 0.1, silence_weight: float = 1.0,
-                 ground_weight: float = 1.0,
+                 ground_weight: float = 1.0, channel_weights: list[float] | None = None,
                  crop_columns: int | None = None, crop_until: float = 0.8, lr: float = 5e-4,
                  warmup: int = 200, max_steps: int | None = None, weight_decay: float = 0.01,
                  conditioner_lr: float | None = None, lora: LoraSettings | None = None,
@@ -152,6 +154,9 @@ class LatentDiffusionTraining(L.LightningModule):
                                     self.conditioner.encode(batch)).float()
         kind = self.predictor.prediction_type
         error = (answer - schedule.target(latent, noise, t, kind)) ** 2
+        if self.hparams["channel_weights"] is not None:
+            each = torch.tensor(self.hparams["channel_weights"], device=error.device)[:, None, None]
+            error = error * each / each.mean()
         silence, ground = self.hparams["silence_weight"], self.hparams["ground_weight"]
         if silence < 1 and "frame_phones" in batch:
             weight = column_weights(batch["frame_phones"], latent.shape[-1], silence)
