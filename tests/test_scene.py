@@ -41,7 +41,7 @@ def test_free_columns_keep_their_distance() -> None:
 
 @pytest.mark.parametrize("prompt", ["a cat", "cats", "two cats", "three cats", "four cats", "five cats"])
 @pytest.mark.parametrize("seed", range(5))
-def test_copies_lie_beside_the_speech_within_the_picture_and_beside_each_other(prompt: str, seed: int) -> None:
+def test_copies_lie_beside_speech_and_each_other_within_the_picture(prompt: str, seed: int) -> None:
     scene = Scenes(margin=0.15).plan(prompt, seed, SPEECH)
     squares = scene[scene[:, 2] > 0]
     low, high = copies_of(prompt)

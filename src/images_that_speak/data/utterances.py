@@ -51,7 +51,8 @@ class SpokenWindows(Dataset):
     def __init__(self, corpora: Sequence[str | Path], length: int, frames: int = 400, stride: int = 2,
                  seed: int = 0, split: str = "train", distort: bool = True, played: float = 0.15):
         if frames < stride or stride < 1:
-            raise UserError(f"data.frames={frames}, data.stride={stride}: expected at least one frame a stride, "
+            raise UserError(f"data.frames={frames}, data.stride={stride}: expected at least one frame a "
+                            "stride, "
                             "and at least one stride")
         self.length, self.frames, self.stride, self.seed = length, frames, stride, seed
         self.distort, self.played = distort, played
@@ -66,7 +67,8 @@ class SpokenWindows(Dataset):
             self.phones.append([
                 (np.array([NUMBERS.get(symbol, 0) for symbol in symbols]), np.asarray(starts, float) * RATE,
                  np.asarray(ends, float) * RATE)
-                for symbols, starts, ends in zip(table["symbols"], table["starts"], table["ends"], strict=True)])
+                for symbols, starts, ends in zip(table["symbols"], table["starts"], table["ends"],
+                                                 strict=True)])
         if not by_voice:
             raise UserError(f"data.corpora={[str(root) for root in corpora]}: no clips in split {split}")
         self.voices = list(by_voice.values())

@@ -173,7 +173,8 @@ def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None 
         vocoder=root / "vocoder" if (root / "vocoder").is_dir() else "griffin_lim", prediction_type=kinds,
         latent_shape=shape, mean=mean, std=std, voices=voices, adapter=adapter, lora=tuned,
         durations=root / "speech/durations",
-        scene=root / "image/scene" if (root / "image/scene").is_dir() else None, template=_template(template or card.get("template"), where),
+        scene=root / "image/scene" if (root / "image/scene").is_dir() else None,
+        template=_template(template or card.get("template"), where),
         schedule=_schedule(root / "scheduler", timestep_spacing))
 
 

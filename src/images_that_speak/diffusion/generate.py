@@ -22,8 +22,8 @@ from ..config import instantiate
 from ..errors import UserError
 from ..prompts import Pair, read_pairs
 from ..runs import Run
-from ..speech.durations import DurationModel, plan_speech
 from ..speech.alignment import speech_activity
+from ..speech.durations import DurationModel, plan_speech
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
 from .composition import NO_PHONES, Composition
@@ -37,8 +37,8 @@ from .sampling import Callback, make_scheduler, noise, sample, set_steps
 class Job:
     """One sample to make.
 
-    phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.scene.FIELDS, one a
-    copy; None when the image branch takes no scenes.
+    phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.scene.FIELDS,
+    one a copy; None when the image branch takes no scenes.
     """
 
     pair: Pair

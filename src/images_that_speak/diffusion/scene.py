@@ -24,11 +24,11 @@ MANY = 3  # at most so many copies for a bare plural
 def copies_of(prompt: str) -> tuple[int, int]:
     """The least and the most copies that a prompt asks for.
 
-    What it is a picture of is left out ("a painting of …"). A number counts, "a" or "an" is one, a noun phrase
-    that ends in s without an article is some; the rest is one.
+    What it is a picture of is left out ("a painting of …"). A number counts, "a" or "an" is one, a noun
+    phrase that ends in s without an article is some; the rest is one.
     """
-    words = re.sub(r"\b(an?|the)\s+(\w+\s+)?(painting|drawing|picture|photo|lithograph|silhouette|sketch)s? of\b",
-                   " ", prompt.lower())
+    kind = "painting|drawing|picture|photo|lithograph|silhouette|sketch"
+    words = re.sub(rf"\b(an?|the)\s+(\w+\s+)?({kind})s? of\b", " ", prompt.lower())
     words = re.sub(r"[^a-z ]", " ", re.split(r",|\bon\b|\bin\b", words)[0]).split()
     for word in words:
         if word in NUMBERS:

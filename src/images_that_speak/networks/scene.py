@@ -1,9 +1,10 @@
 """Where things lie in a picture, as a condition: the image branch's counterpart of phonemes with their times.
 
 A caption alone says what is drawn; where, how large and how bright is then left to the noise, and a small
-network learns what the words mean only after it has learnt all of that. A scene tells it: squares in which the
-copies lie. At every latent cell of a square the text is joined with the cell's place within the square, so that
-drawing becomes looking up (what, where), as speaking became looking up (phoneme, how far it has gone).
+network learns what the words mean only after it has learnt all of that. A scene tells it: squares in which
+the copies lie. At every latent cell of a square the text is joined with the cell's place within the square,
+so that drawing becomes looking up (what, where), as speaking became looking up (phoneme, how far it has
+gone).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def cell_coordinates(scene: Tensor, rows: int, columns: int) -> tuple[Tensor, Te
     """(B, N, 5) squares → (B, 2, rows, columns) place within the nearest square, and (B, 1, …) its index.
 
     x, y: a square's middle in units of the picture's height, from the left and from the top; size: its side;
-    mirrored: 1 where the copy is flipped left to right. The place runs from −1 to 1 across the square, left to
-    right of the copy as it was drawn, and is beyond that outside; "nearest" is the square whose place is
+    mirrored: 1 where the copy is flipped left to right. The place runs from −1 to 1 across the square, left
+    to right of the copy as it was drawn, and is beyond that outside; "nearest" is the square whose place is
     smallest in magnitude. The picture is `rows` cells high.
     """
     step = 1 / rows
@@ -40,14 +41,16 @@ def cell_coordinates(scene: Tensor, rows: int, columns: int) -> tuple[Tensor, Te
     size = scene[..., 2].clamp(min=1e-6) / 2
     v = (y - scene[..., 1, None]) / size[..., None]
     u = (x - scene[..., 0, None]) / size[..., None] * (1 - 2 * scene[..., 3, None])
-    place = torch.stack([u[..., None, :].expand(-1, -1, rows, -1), v[..., None].expand(-1, -1, -1, columns)], 2)
+    place = torch.stack([u[..., None, :].expand(-1, -1, rows, -1),
+                         v[..., None].expand(-1, -1, -1, columns)], 2)
     far = place.abs().amax(2) + 1e9 * (scene[..., 2] <= 0)[..., None, None]
     nearest = far.argmin(1, keepdim=True)
     return place.gather(1, nearest[:, :, None].expand(-1, -1, 2, -1, -1))[:, 0], nearest
 
 
 def scene_cells(scene: Tensor, rows: int, columns: int, margin: float = 0.5) -> Tensor:
-    """(B, N, 5) squares → (B, 1, rows, columns) bool: cells that a square or its margin (in cells) touches."""
+    """(B, N, 5) squares → (B, 1, rows, columns) bool: cells that a square or its margin
+    (in cells) touches."""
     step = 1 / rows
     y = (torch.arange(rows, device=scene.device) + 0.5) * step
     x = (torch.arange(columns, device=scene.device) + 0.5) * step
@@ -61,14 +64,14 @@ def scene_cells(scene: Tensor, rows: int, columns: int, margin: float = 0.5) -> 
 class SceneAdapter(ModelMixin, ConfigMixin):
     """Squares and a pooled text → a residual on the UNet's first feature map.
 
-    A perceptron at every cell of a square reads the place within it (Fourier features, Tancik et al. 2020), the
-    square's size and brightness; the text scales and shifts each of its layers (FiLM, Perez et al. 2018). A
-    mirrored copy has the place it had before, and what is odd about a patch changes its sign. The last layer
-    starts at zero.
+    A perceptron at every cell of a square reads the place within it (Fourier features, Tancik et al. 2020),
+    the square's size and brightness; the text scales and shifts each of its layers (FiLM, Perez et al.
+    2018). A mirrored copy has the place it had before, and what is odd about a patch changes its sign. The last
+    layer starts at zero.
 
     Args:
-        channels: of the UNet's first feature map. width: of the pooled text. rows, columns: the latent's height
-        and width. hidden, layers: of the perceptron. octaves: of the Fourier features.
+        channels: of the UNet's first feature map. width: of the pooled text. rows, columns: the latent's
+        height and width. hidden, layers: of the perceptron. octaves: of the Fourier features.
     """
 
     config_name = "config.json"

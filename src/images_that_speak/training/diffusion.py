@@ -74,7 +74,8 @@ def crop_to_speech(batch: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
 
 
 def scene_weights(scene: Tensor, rows: int, columns: int, ground: float) -> Tensor:
-    """(B, N, 5) squares → (B, 1, rows, columns) loss weights: 1 in and beside a square, `ground` elsewhere."""
+    """(B, N, 5) squares → (B, 1, rows, columns) loss weights: 1 in and beside a square, `ground`
+    elsewhere."""
     return ground + (1 - ground) * scene_cells(scene, rows, columns, margin=1.5).float()
 
 
@@ -110,7 +111,8 @@ class LatentDiffusionTraining(L.LightningModule):
         channel_weights: (C,) loss weights of the latent's channels; None weighs whitened channels alike, the
             faintest detail as much as the shape.
         crop_columns: train on windows of that many latent columns around the speech or a drawing (the
-            aligned adapter and scenes only), until the share `crop_until` of `max_steps` is done; None trains on whole pictures.
+            aligned adapter and scenes only), until the share `crop_until` of `max_steps` is done; None
+            trains on whole pictures.
         lora: trains low-rank updates, unfrozen patterns and the conditioner; None trains everything.
         conditioner_lr: learning rate of the conditioner; None uses `lr`.
     """

@@ -1,8 +1,8 @@
 """The scene adapter, taught what is where in a drawing before a UNet reads it.
 
 Text and place determine a drawing's latent but for detail, so they can be related by plain regression, which
-needs no UNet and no noise and sees a thousand drawings in the time of one denoising step. The UNet then starts
-from a condition that already says what is to be drawn.
+needs no UNet and no noise and sees a thousand drawings in the time of one denoising step. The UNet then
+starts from a condition that already says what is to be drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def _pooled(conditioner: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _cells(batch: dict[str, torch.Tensor], n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Places (B, n, 2), squares (B, n, 5) and latents (B, n, C) of n cells of each picture, drawn at random."""
+    """Places (B, n, 2), squares (B, n, 5) and latents (B, n, C) of n cells of each picture, drawn at
+    random."""
     latent, scene = batch["latent"].float(), batch["scene"]
     rows, columns = latent.shape[-2:]
     place, nearest = cell_coordinates(scene, rows, columns)
@@ -37,9 +38,9 @@ def _cells(batch: dict[str, torch.Tensor], n: int) -> tuple[torch.Tensor, torch.
             latent.flatten(2).transpose(1, 2).gather(1, chosen[..., None].expand(-1, -1, latent.shape[1])))
 
 
-def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | Path, *, text_encoder: str | Path,
-                tokenizer: str | Path, steps: int = 600, seed: int = 0, batch_size: int = 256,
-                cells: int = 50, lr: float = 2e-3, **adapter: Any) -> dict[str, Any]:
+def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | Path, *,
+                text_encoder: str | Path, tokenizer: str | Path, steps: int = 600, seed: int = 0,
+                batch_size: int = 256, cells: int = 50, lr: float = 2e-3, **adapter: Any) -> dict[str, Any]:
     """Regress the latent of every cell on text and place; write the adapter to `out_dir`/scene.
 
     train, valid: CaptionedPictures with latents. cells: of each picture that a step sees. adapter: sizes of
@@ -53,7 +54,7 @@ def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | 
     first = train[0]
     head = torch.nn.Linear(scene.config.channels, first["latent"].shape[0])
     # Whitened, the faintest detail would count as much as the shape: errors count as they do in the picture.
-    weight = torch.tensor(train.std, dtype=torch.float32) if train.std is not None else torch.ones(len(head.bias))
+    weight = torch.ones(len(head.bias)) if train.std is None else torch.tensor(train.std, dtype=torch.float32)
     weight = weight / weight.mean()
     everything = np.arange(len(train))
     pooled = _pooled(conditioner, torch.from_numpy(train.conditions(everything)["input_ids"]))

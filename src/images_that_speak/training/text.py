@@ -34,7 +34,8 @@ def train_text(tokenizer: str | Path, out_dir: str | Path, *, steps: int = 400, 
     torch.manual_seed(seed)
     conditioner = pocket_text_conditioner(tokenizer, **encoder)
     width = conditioner.text_encoder.config.hidden_size
-    heads = torch.nn.ModuleList(torch.nn.Linear(width, n) for n in (len(concepts()), len(COUNTS), len(GROUNDS)))
+    sizes = len(concepts()), len(COUNTS), len(GROUNDS)
+    heads = torch.nn.ModuleList(torch.nn.Linear(width, size) for size in sizes)
 
     def read(split: str) -> tuple[torch.Tensor, torch.Tensor]:
         found = captions(split)
