@@ -251,3 +251,14 @@ def test_training_lowers_the_loss() -> None:
         optimizer.zero_grad()
         losses.append(loss.item())
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+
+
+def test_a_precision_that_the_cpu_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from images_that_speak.training.train import slow_precision
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert slow_precision("32-true", "cpu") is None
+    assert "precision=32-true" in str(slow_precision("bf16-mixed", "cpu"))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert slow_precision("bf16-mixed", "cpu") is None

@@ -66,8 +66,8 @@ class SceneAdapter(ModelMixin, ConfigMixin):
 
     A perceptron at every cell of a square reads the place within it (Fourier features, Tancik et al. 2020),
     the square's size and brightness; the text scales and shifts each of its layers (FiLM, Perez et al.
-    2018). A mirrored copy has the place it had before, and what is odd about a patch changes its sign. The last
-    layer starts at zero.
+    2018). A mirrored copy has the place it had before, and what is odd about a patch changes its sign. The
+    last layer starts at zero.
 
     Args:
         channels: of the UNet's first feature map. width: of the pooled text. rows, columns: the latent's

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import instantiate, locate
 from ..data.datamodule import PictureData
 from ..data.latents import cache_latents
+from ..diffusion.family import find_device
 from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
 from ..runs import Run, open_run
@@ -47,6 +48,20 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         return run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
 
 
+def slow_precision(precision: str, device: str) -> str | None:
+    """What is to be said of a half precision that this CPU has no instructions for, or None.
+
+    Measured on a CPU with AVX2 alone: the pocket UNet trains on 0.3 samples a second in bf16-mixed and on 6.7
+    in 32-true.
+    """
+    if not precision.startswith(("bf16", "16")) or find_device(device).type != "cpu":
+        return None
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return None
+    return (f"precision={precision}: this CPU has no such instructions and takes about 20 times as long as "
+            "with precision=32-true")
+
+
 def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Fit a LightningModule and write its averaged weights to `weights/` of the run folder."""
     # Networks are initialised from the seed, whatever was drawn before.
@@ -64,6 +79,8 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
         settings["profiler"] = SimpleProfiler(run.dir, "phases")
     callbacks = [MetricsJsonl(run.metrics_path, settings["log_every"]),
                  *(instantiate(node) for node in (cfg.callbacks or {}).values())]
+    if note := slow_precision(cfg.precision.trainer, cfg.device):
+        print(f"note: {note}")
     with profiled(run.dir, cfg.profile):
         trainer = fit(module, data, run.dir, max_steps=cfg.steps, seed=cfg.seed, valid=valid,
                       loggers=run.loggers, callbacks=callbacks, precision=cfg.precision.trainer,
