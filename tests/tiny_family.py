@@ -15,6 +15,7 @@ from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.vocoder import save_vocoder
 from images_that_speak.diffusion.family import write_card
 from images_that_speak.networks.adapters import ADAPTERS, AlignedAdapter
+from images_that_speak.networks.scene import SceneAdapter
 from images_that_speak.speech.durations import DurationModel
 from images_that_speak.speech.phonemes import PHONES
 
@@ -73,6 +74,10 @@ def tiny_pocket_family(folder: Path, adapter: str = "aligned") -> Path:
         tiny_unet(channels).save_pretrained(str(folder / branch / "unet"))
     tiny_text_encoder(folder / "image/text_encoder")
     tiny_tokenizer(folder / "image/tokenizer")
+    scene = SceneAdapter(channels=16, width=WIDTH, hidden=16, layers=1)
+    # Trained, this is no longer zero either.
+    torch.nn.init.normal_(scene.last.weight, std=0.2)
+    scene.save_pretrained(str(folder / "image/scene"))
     sizes = {"phones": len(PHONES), "voices": len(VOICES), "width": WIDTH}
     speech = (AlignedAdapter(**sizes, channels=16, hidden=16, embedding=8, layers=1) if adapter == "aligned"
               else ADAPTERS[adapter](**sizes))

@@ -140,6 +140,7 @@ class Demo:
     family: Any = None
     scheduler: Any = None
     composition: Any = None
+    scene: Any = None
     vocoder: Any = None
     reader: Any = None
 

@@ -137,7 +137,8 @@ def pocket_scene_conditioner(text_encoder: str | Path, tokenizer: str | Path,
 class SceneConditioner(nn.Module):
     """A text encoder and a scene adapter as one conditioner.
 
-    A batch carries "input_ids" (B, L), "scene" (B, COPIES, 5) and, where a window is wanted, "columns".
+    A batch carries "input_ids" (B, L), perhaps "scene" (B, COPIES, 5) (without it nothing has a place), and,
+    where a window is wanted, "columns".
     """
 
     def __init__(self, text: TextConditioner, scene: SceneAdapter):
@@ -162,13 +163,15 @@ class SceneConditioner(nn.Module):
     def encode(self, batch: dict[str, Any]) -> Condition:
         condition = self.text.encode(batch)
         assert condition.pooled is not None
-        condition.residual = self.scene(batch["scene"].float(), condition.pooled, batch.get("columns"))
+        scene = batch.get("scene")
+        if scene is None:
+            scene = condition.pooled.new_zeros(len(condition), COPIES, len(FIELDS))
+        condition.residual = self.scene(scene.float(), condition.pooled, batch.get("columns"))
         return condition
 
     def null(self, n: int) -> Condition:
         """The condition of n pictures about which nothing is said."""
         ids = self.tokenize([""]).to(self.text_encoder.device).expand(n, -1)
-        return self.encode({"input_ids": ids,
-                            "scene": torch.zeros(n, COPIES, len(FIELDS), device=ids.device)})
+        return self.encode({"input_ids": ids})
 
     forward = encode
