@@ -153,3 +153,83 @@ def test_without_a_logger_only_the_plain_files_are_written(make) -> None:
     assert {path.name for path in run.dir.iterdir()} == {
         ".lock", "run.json", "config.yaml", "metrics.jsonl", "samples", "README.md", "result.json"}
     assert run.wandb is None
+
+
+def records(run: Path) -> list[dict]:
+    """Every record of a run folder's W&B log, by W&B's own reader."""
+    log, = run.glob("wandb/offline-run-*/*.wandb")
+    lines = subprocess.check_output([sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)])
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def test_artifacts_lead_from_training_to_evaluation(make, tmp_path: Path) -> None:
+    """The run that uses something declares what the run that made it logged: name, kind and content."""
+    places = [f"paths.logs={tmp_path}/logs", "logger=wandb"]
+    with open_run(config._compose("train", [*places, "model=vocos"]), "train") as trained:
+        (trained.dir / "weights/adapter").mkdir(parents=True)
+        (trained.dir / "weights/pytorch_lora_weights.safetensors").write_bytes(b"123")
+        (trained.dir / "weights/adapter/config.json").write_text("{}")
+        trained.finish({"valid/loss": 0.5})
+    with open_run(make("logger=wandb", f"family.lora={trained.dir}/weights"), "generate") as made:
+        put_sample(made.sample_dir("one"), 0.5)
+        made.finish({})
+    with open_run(config._compose("evaluate", [*places, f"run={made.dir}"]), "evaluate") as read:
+        (made.dir / "samples/one/sample.json").write_text("{}")  # scores change; the pictures do not
+        read.finish({})
+    logged = [{record["artifact"]["type"]: record["artifact"] for record in records(run.dir)
+               if record["type"] == "artifact"} for run in (trained, made, read)]
+    adapters, pictures = ([found[kind] for found in logged if kind in found]
+                          for kind in ("adapter", "pictures"))
+    for maker, user in (adapters, pictures):
+        assert (maker["name"], maker["digest"]) == (user["name"], user["digest"])
+        assert user["use_after_commit"] and not maker.get("use_after_commit")
+    assert json.loads(adapters[0]["metadata"])["valid/loss"] == 0.5
+    run, = [record["run"] for record in records(made.dir) if record["type"] == "run"]
+    assert run["display_name"] == made.dir.name.split("__")[0] and run["job_type"] == "generate"
+
+
+def test_an_agent_s_run_is_the_run(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `wandb agent` the id is the agent's, also where the folder has one of its own."""
+    with open_run(make("logger=wandb"), "generate") as run:
+        own = run.wandb.id
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "theagents")
+    with open_run(make("logger=wandb"), "generate") as run:
+        assert run.wandb.id == "theagents" != own
+        run.finish({})
+    assert read_json(run.dir / "run.json")["wandb_id"] == "theagents"
+
+
+def test_the_sweep_for_agents_fits(make) -> None:
+    """What `wandb agent` makes of docs/wandb_sweep.yaml is a command of ours, its metric a figure of ours."""
+    import yaml
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    from images_that_speak.objectives import declared
+    from images_that_speak.resources import ROOT
+
+    sweep = yaml.safe_load((ROOT / "docs/wandb_sweep.yaml").read_text())
+    least = {key: {"value": given.get("value", given.get("min", (given.get("values") or [None])[0]))}
+             for key, given in sweep["parameters"].items()}
+    arguments = create_sweep_command_args({"args": least})["args_no_hyphens"]
+    assert config.check("generate", [*arguments, "logger=wandb"]) == []
+    assert declared(make(), "generate")[sweep["metric"]["name"]] == sweep["metric"]["goal"]
+    assert sweep["command"][2:4] == ["${program}", "${args_no_hyphens}"]
+
+
+def test_the_saved_view_compares(tmp_path: Path) -> None:
+    pytest.importorskip("wandb_workspaces")
+    from images_that_speak.reports.wandb_workspace import main
+
+    main(["--entity", "team", "--spec", str(tmp_path / "view.json")])
+    view = read_json(tmp_path / "view.json")
+    text = json.dumps(view["spec"])
+    assert view["displayName"] == "Images that Speak"
+    panels = [panel for section in view["spec"]["section"]["panelBankConfig"]["sections"]
+              for panel in section["panels"]]
+    scatter = {(panel["config"]["xAxis"], panel["config"]["yAxis"]) for panel in panels
+               if panel["viewType"] == "Scatter Plot"}
+    assert ("summary:clip", "summary:wer") in scatter
+    assert {y for x, y in scatter if "audio_weight" in x} == {"summary:wer", "summary:clip"}
+    for name in ("train/loss", "valid/loss", "samples", "trainer/global_step"):
+        assert name in text

@@ -287,6 +287,8 @@ class Run:
         if self.wandb is not None:
             numbers = {k: v for k, v in config.flatten(clean).items() if isinstance(v, (int, float))}
             self.wandb.summary.update(numbers)
+            if self._setting("wandb").get("artifacts"):
+                self._log_artifacts(clean)
         if self._setting("csv") is not None:
             metrics_to_csv(self.metrics_path, self.dir / self._setting("csv")["metrics"])
         atomic_write(self.dir / "README.md", run_card(
@@ -315,6 +317,17 @@ class Run:
         if self._info.get("wandb_id") != started.id:
             self._save(wandb_id=started.id)
         return started
+
+    def _log_artifacts(self, result: Mapping[str, Any]) -> None:
+        from . import artifacts
+
+        artifacts.use_inputs(self.wandb, self.cfg, self.task)
+        if self.task == "train":
+            artifacts.log_weights(self.wandb, self.dir / "weights", {
+                "config_hash": self._info["config_hash"], "git": self._info["commands"][-1]["git"],
+                **{k: v for k, v in result.items() if isinstance(v, (int, float))}})
+        elif self.task == "generate":
+            artifacts.log_pictures(self.wandb, self.dir)
 
     @property
     def wandb_id(self) -> str | None:

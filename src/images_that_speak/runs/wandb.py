@@ -10,10 +10,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from .membership import current_sweep
+
 log = logging.getLogger(__name__)
+PATIENCE = 30  # seconds that a server has to answer
 _chosen_here: set[str] = set()
 
 
@@ -27,6 +29,11 @@ def logged_in() -> bool:
         return netrc.netrc(path).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _agents_id() -> str | None:
+    """The id that an agent of a W&B sweep gives to the run of this process, or None."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def _keep_inside(folder: Path) -> None:
@@ -43,23 +50,27 @@ def _keep_inside(folder: Path) -> None:
 
 def start(folder: Path, task: str, cfg: DictConfig, run_id: str | None, project: str,
           entity: str | None = None, mode: str = "auto", tags: list[str] | None = None,
-          notes: str | None = None) -> Any:
+          notes: str | None = None, artifacts: bool = True) -> Any:
     """Begin the W&B run of a run folder, or go on with the one whose id is `run_id`.
 
     `mode: auto` follows WANDB_MODE where that is set, else is online when logged in. Falls back to offline
-    when the server cannot be reached. Jobs of one sweep form a group.
+    when the server does not answer. Jobs of one sweep form a group; the run is called what it changes. Under
+    an agent of a W&B sweep the agent's run is this one. `artifacts` is read by who logs them.
     """
     import wandb
 
     where: Any = mode
     if mode == "auto":
         where = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
-    multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    sweep = current_sweep()
+    experiment = HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
     settings: dict[str, Any] = dict(
-        project=project, entity=entity, name=folder.name, id=run_id, resume="allow", dir=str(folder),
-        group=Path(HydraConfig.get().sweep.dir).name if multirun else None, job_type=task,
-        tags=tags, notes=notes, config=OmegaConf.to_container(cfg, resolve=True), reinit="create_new",
-        settings=wandb.Settings(quiet=True, console="off", x_disable_stats=where == "offline"))
+        project=project, entity=entity, name=folder.name.split("__")[0], resume="allow", dir=str(folder),
+        id=_agents_id() or run_id, group=sweep.name if sweep else None,
+        job_type=task, tags=[*(tags or ()), *([experiment] if experiment else [])] or None, notes=notes,
+        config=OmegaConf.to_container(cfg, resolve=True), reinit="create_new",
+        settings=wandb.Settings(quiet=True, console="off", x_disable_stats=where == "offline",
+                                init_timeout=PATIENCE))
     _keep_inside(folder / "wandb")
     try:
         started = wandb.init(mode=where, **settings)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -97,10 +98,19 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         callbacks=extra, gradient_clip_val=clip if automatic else None,
         accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
         val_check_interval=validate_every, check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, **trainer)
+        num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, plugins=cluster(),
+        **trainer)
     resume = last_checkpoint(folder)
     engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
     return engine
+
+
+def cluster() -> list[SLURMEnvironment]:
+    """Within a SLURM job: Lightning leaves requeueing to submitit, whose signal it would otherwise take.
+
+    Submitit's handler ends the process, and a checkpoint is saved as the exception passes.
+    """
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def ema_of(trainer: L.Trainer) -> EMA | None:

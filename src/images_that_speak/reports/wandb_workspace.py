@@ -1,0 +1,76 @@
+"""The saved W&B view that opens the comparisons people want.
+
+    python -m images_that_speak.reports.wandb_workspace --entity TEAM              # saves it, tells where
+    python -m images_that_speak.reports.wandb_workspace --entity TEAM --spec FILE  # writes it, asks nobody
+
+WER against CLIP, both by guidance weight, loss curves over the training's steps, and the table of samples
+with picture and sound side by side. Needs `wandb-workspaces` (the extra `workspace`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import write_json
+
+STEP = "trainer/global_step"
+WEIGHT = "guidance.audio_weight"
+
+
+def workspace(entity: str, project: str) -> Any:
+    """The view, not saved yet. Raises UserError when wandb-workspaces is not installed."""
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise UserError("wandb-workspaces is not installed (pip install -e '.[workspace]')") from error
+
+    def scatter(title: str, x: Any, y: str) -> Any:
+        return wr.ScatterPlot(title=title, x=x, y=wr.SummaryMetric(y))
+
+    def line(title: str, *metrics: str) -> Any:
+        return wr.LinePlot(title=title, x=STEP, y=list(metrics))
+
+    weight = wr.Config(WEIGHT)
+    axes = [wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in (
+        weight, wr.Config("guidance.image_scale"), wr.Config("guidance.audio_scale"),
+        wr.SummaryMetric("wer"), wr.SummaryMetric("clip"))]
+    sections = [
+        ws.Section("Heard and seen", is_open=True, panels=[
+            scatter("WER against CLIP", wr.SummaryMetric("clip"), "wer"),
+            scatter("WER by guidance weight", weight, "wer"),
+            scatter("CLIP by guidance weight", weight, "clip"),
+            wr.ParallelCoordinatesPlot(title="guidance, WER, CLIP", columns=axes)]),
+        ws.Section("Samples: picture and sound side by side", is_open=True, panels=[
+            wr.WeavePanelSummaryTable(table_name="samples")]),
+        ws.Section("Losses", panels=[line("training", "train/loss"),
+                                     line("validation", "valid/loss", "valid/l1", "valid/mel_error")],
+                   panel_settings=ws.SectionPanelSettings(x_axis=STEP)),
+        ws.Section("What differs", panels=[wr.RunComparer(diff_only="split")])]
+    return ws.Workspace(entity=entity, project=project, name="Images that Speak", sections=sections,
+                        settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=100))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Save the W&B view that compares runs.")
+    parser.add_argument("--entity", required=True, help="a team or an account")
+    parser.add_argument("--project", default="images-that-speak")
+    parser.add_argument("--spec", type=Path, help="write the view to this file instead of saving it at W&B")
+    given = parser.parse_args(arguments)
+    view = workspace(given.entity, given.project)
+    if given.spec:
+        write_json(given.spec, view._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
+        print(given.spec)
+    else:
+        view.save()
+        print(view.url)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
