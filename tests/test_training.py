@@ -262,6 +262,8 @@ def test_a_precision_that_the_cpu_lacks_is_told(monkeypatch: pytest.MonkeyPatch)
     assert "precision=32-true" in str(slow_precision("bf16-mixed", "cpu"))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert slow_precision("bf16-mixed", "cpu") is None
+
+
 def test_slurm_s_requeueing_is_left_to_submitit(monkeypatch: pytest.MonkeyPatch) -> None:
     from images_that_speak.training.fit import cluster
 

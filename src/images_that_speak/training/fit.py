@@ -105,7 +105,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     return engine
 
 
-def cluster() -> list[SLURMEnvironment]:
+def cluster() -> list[Any]:
     """Within a SLURM job: Lightning leaves requeueing to submitit, whose signal it would otherwise take.
 
     Submitit's handler ends the process, and a checkpoint is saved as the exception passes.
