@@ -170,7 +170,7 @@ def test_jobs_of_a_sweep_share_what_is_loaded(make, tmp_path, monkeypatch):
     loads = []
     real = family_module.load_model
     monkeypatch.setattr(family_module, "load_model",
-                        lambda cls, folder, dtype: loads.append(folder.name) or real(cls, folder, dtype))
+                        lambda cls, folder, dtype: loads.append(folder) or real(cls, folder, dtype))
 
     def images(logs: str) -> list[bytes]:
         for overrides in (["composition=image_only"], ["seed=1"], ["seed=2", "guidance.audio_scale=2"]):
@@ -178,14 +178,15 @@ def test_jobs_of_a_sweep_share_what_is_loaded(make, tmp_path, monkeypatch):
         return [path.read_bytes() for path in sorted((tmp_path / logs).rglob("image.png"))]
 
     anew = images("anew")
-    assert len(loads) == 3 + 5 + 5
+    parts = sorted(set(loads))
+    assert len(loads) > 2 * len(parts)
     loads.clear()
     kept.keep()
     try:
         assert images("kept") == anew
     finally:
         kept.keep(False)
-    assert sorted(loads) == ["adapter", "text_encoder", "unet", "unet", "vae"]
+    assert sorted(loads) == parts
 
 
 def test_only_missing_samples_are_made_again(make, tmp_path, monkeypatch):

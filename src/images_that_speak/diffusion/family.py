@@ -7,9 +7,9 @@ loading a weight; `Family.load` loads those that are asked for. After that the t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -383,10 +383,7 @@ class Family:
         on = str(family.device)
         for branch in ("image", "speech"):
             if branch in parts:
-                files = (layout.unet, layout.text_encoder, layout.tokenizer)
-                folders = [*(paths.get(branch) for paths in files), layout.adapter, layout.lora]
-                key = (branch, *map(stamp, folders), layout.prediction_type[branch], repr(layout.schedule),
-                       layout.latent_shape, dtype, on)
+                key = (branch, _determining(layout, branch), dtype, on)
                 family.predictors[branch], family.conditioners[branch] = kept(
                     key, lambda branch=branch: family._load_branch(branch, DTYPES[dtype]))  # type: ignore
         if "vae" in parts:
@@ -481,6 +478,22 @@ class Family:
         mean, std = (torch.tensor(x, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
                      for x in (self.layout.mean, self.layout.std))
         return mean, std
+
+
+# What no branch is made of, and what only the other branch is.
+ELSEWHERE = {"image": ("adapter", "lora"), "speech": ("scene",)}
+BESIDE = ("name", "template", "vae", "vocoder", "durations", "voices", "mean", "std", "scheduler")
+
+
+def _determining(layout: Layout, branch: str) -> Hashable:
+    """All of a layout that a loaded branch depends on: folders by what lies there, all else as it is."""
+    found: list[Hashable] = []
+    for item in fields(layout):
+        if item.name not in (*BESIDE, *ELSEWHERE[branch]):
+            value = getattr(layout, item.name)
+            value = value.get(branch) if isinstance(value, dict) and "image" in value else value
+            found.append(stamp(value) if isinstance(value, Path) else repr(value))
+    return tuple(found)
 
 
 def find_device(device: str) -> torch.device:
