@@ -9,6 +9,7 @@ import csv
 import importlib.util
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 
 from images_that_speak import cli, config, kept, objectives
 from images_that_speak.files import read_json
+from images_that_speak.resources import ROOT
 from images_that_speak.runs.sweep import sweep_name
 
 TASK = '''
@@ -208,6 +210,23 @@ def test_a_training_has_the_figures_of_its_module() -> None:
     assert "Did you mean 'valid/mel_error'" in objectives.undeclared(cfg, "train")[0]
     cfg.model = {"job": "x.bind"}
     assert "no figure" in objectives.undeclared(cfg, "train")[0]
+
+
+def test_every_training_that_ships_declares_its_figures() -> None:
+    """All but those that measure nothing; and each name is one that its source gives a figure."""
+    homes = {}
+    for path in [*(ROOT / "configs/experiment").rglob("*.yaml"), *(ROOT / "configs/model").glob("*.yaml")]:
+        for target in re.findall(r"images_that_speak\.training\.(\w+\.(?:\w+Training\b|(?<=jobs\.)\w+))",
+                                 path.read_text()):
+            homes[target.partition(".")[2]] = target.partition(".")[0]
+    assert set(objectives.TRAINED) == set(homes) - {"tokenizer", "bind"}
+    source = ROOT / "src/images_that_speak"
+    made_by = {"text": "training/text.py", "scene": "training/scene.py", "clip": "training/clip.py",
+               "durations": "speech/durations.py", "basis": "training/jobs.py"}
+    for name, figures in objectives.TRAINED.items():
+        text = (source / made_by.get(name, f"training/{homes[name]}.py")).read_text()
+        for figure in figures:
+            assert re.search(rf"\b{figure.split('/')[-1]}\b", text), f"{name}: {figure}"
 
 
 # --- Optuna

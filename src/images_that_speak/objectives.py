@@ -2,7 +2,7 @@
 
     python generate.py -m hydra/sweeper=optuna 'optimized_metrics=[wer,clip]' …
 
-tests/test_sweep.py holds these names to what runs really give.
+tests/test_sweep.py holds these names to what scores and trainings are called where they are made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ TRAINED = {
     "VocoderTraining": dict.fromkeys(
         ("train/loss", "train/mel", "train/stft", "valid/mel_error", "valid/stft_convergence",
          "valid/stft_log"), LOW),
+    "RecogniserTraining": dict.fromkeys(
+        ("train/loss", "train/ctc", "train/alignment", "train/frame_error", "valid/ctc", "valid/alignment",
+         "valid/frame_error", "valid/phone_error"), LOW),
     "basis": {"variance_kept": HIGH},
+    "text": {"loss": LOW, "held_out_right": HIGH},
+    "scene": {"loss": LOW, "variance_explained": HIGH},
     "durations": dict.fromkeys(("mae_ms", "utterance_error"), LOW),
     "clip": {"loss": LOW, "window_top1": HIGH},
 }
