@@ -82,6 +82,8 @@ def _tell_weights(found: Findings, layout: Layout, branches: tuple[str, ...], vo
         parts[f"{branch} UNet"] = layout.unet[branch]
         if branch in layout.text_encoder:
             parts[f"{branch} text encoder"] = layout.text_encoder[branch]
+            if branch == "image" and layout.scene is not None:
+                parts["scene adapter"] = layout.scene
         elif layout.adapter is not None:
             parts["phoneme adapter"] = layout.adapter
     if layout.scene is not None and "image" in branches:
