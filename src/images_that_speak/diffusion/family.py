@@ -303,10 +303,12 @@ def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """`cls.from_pretrained` of a local folder, for inference. Raises UserError when a weight is missing."""
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging
 
     # A bar for each part, gone in a moment, is noise before the one that matters.
     logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
     with _reading(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded, info = cls.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True,

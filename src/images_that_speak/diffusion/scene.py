@@ -59,7 +59,7 @@ class Scenes:
     """
 
     size: float = 0.92
-    brightness: float = 0.6
+    brightness: float = 0.45
     beside_speech: bool = True
     margin: float = 0.15
 
@@ -88,10 +88,10 @@ class Scenes:
             copies -= 1
         while sum((b - a) // side for a, b in free) < copies and side > smallest:
             side -= 4
-        # Copies go one by one to where there is most room left.
+        # Copies go one by one to where there is most room left, by lot where it is about the same.
         counts = [0] * len(free)
         for _ in range(copies):
-            counts[int(np.argmax([(b - a) / (n + 1) - 1e9 * ((b - a) // side <= n)
+            counts[int(np.argmax([(b - a) / (n + 1) + rng.uniform(0, side / 2) - 1e9 * ((b - a) // side <= n)
                                   for (a, b), n in zip(free, counts, strict=True)]))] += 1
         mirrored = bool(rng.random() < 0.5)
         squares = np.zeros((COPIES, 5), np.float32)

@@ -11,6 +11,9 @@ import torch
 from ..errors import UserError
 
 
+LARGEST = 16 * 2**20 - 2**16  # bytes of one file of weights: what the repository takes, less a header
+
+
 def save_half(module: Any, folder: Path) -> None:
     """`save_pretrained` in fp16, leaving the module in the precision it had.
 
@@ -19,7 +22,7 @@ def save_half(module: Any, folder: Path) -> None:
     check_half(module, folder)
     kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
-    module.half().save_pretrained(folder, safe_serialization=True)
+    module.half().save_pretrained(folder, safe_serialization=True, max_shard_size=LARGEST)
     module.to(dtype).load_state_dict(kept)
 
 
