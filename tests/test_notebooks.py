@@ -30,7 +30,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NotebookClient]
 
 
 def test_there_are_four() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["guidance_sweep", "inside_a_step", "lora_voice", "quick_start"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        "guidance_sweep", "inside_a_step", "lora_voice", "quick_start"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -128,9 +128,9 @@ def _jobs(found: Findings, cfg: DictConfig, layout: Layout) -> list[Job]:
     """The samples to make; tells of them, and of the phones of the first phrases."""
     jobs: list[Job] = []
     with found.step("audio_prompt"):
-        # An unknown voice is told once, not with every phrase.
-        known = cfg if cfg.voice in (None, *layout.voices) else OmegaConf.merge(cfg, {"voice": None})
-        jobs = plan(known, layout)  # type: ignore[arg-type]
+        # An unknown voice and a seed out of range have been told already, and stop no plan.
+        told = {"voice": cfg.voice if cfg.voice in layout.voices else None, "seed": max(cfg.seed, 0)}
+        jobs = plan(OmegaConf.merge(cfg, told), layout)  # type: ignore[arg-type]
     pairs = list(dict.fromkeys(job.pair for job in jobs))
     if jobs:
         seeds = sorted({job.seed for job in jobs})
