@@ -86,8 +86,6 @@ def _tell_weights(found: Findings, layout: Layout, branches: tuple[str, ...], vo
                 parts["scene adapter"] = layout.scene
         elif layout.adapter is not None:
             parts["phoneme adapter"] = layout.adapter
-    if layout.scene is not None and "image" in branches:
-        parts["scene adapter"] = layout.scene
     if layout.durations is not None:
         parts["duration model"] = layout.durations
     if layout.lora is not None and "speech" in branches:
