@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..files import read_json, write_json
 
 
 LARGEST = 16 * 2**20 - 2**16  # bytes of one file of weights: what the repository takes, less a header
@@ -23,6 +24,9 @@ def save_half(module: Any, folder: Path) -> None:
     kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
     module.half().save_pretrained(folder, safe_serialization=True, max_shard_size=LARGEST)
+    where = Path(folder) / "config.json"
+    # diffusers notes the folder that weights were read from: a path of the machine that trained them.
+    write_json(where, {key: value for key, value in read_json(where).items() if key != "_name_or_path"})
     module.to(dtype).load_state_dict(kept)
 
 
