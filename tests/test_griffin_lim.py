@@ -10,7 +10,7 @@ import torch
 from images_that_speak.audio.distance import mel_error, stft_distance
 from images_that_speak.audio.griffin_lim import GriffinLim
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture
-from images_that_speak.audio.vocoder import inverse_filters
+from images_that_speak.audio.vocoder_base import inverse_filters
 from images_that_speak.errors import UserError
 
 

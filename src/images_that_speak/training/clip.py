@@ -52,7 +52,7 @@ class ClipSettings:
     embed_dim: int = 256
     text_width: int = 128
     text_layers: int = 2
-    precision: str = "bf16-mixed"
+    precision: str = "32-true"
     checkpoint_every: int = 100
     font: str = FONT
 
