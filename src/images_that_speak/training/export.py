@@ -11,7 +11,6 @@ import torch
 from ..errors import UserError
 from ..files import read_json, write_json
 
-
 LARGEST = 16 * 2**20 - 2**16  # bytes of one file of weights: what the repository takes, less a header
 
 
