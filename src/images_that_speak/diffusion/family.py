@@ -419,9 +419,10 @@ class Family:
             words = layout.tokenizer[branch]
             with _reading(words):
                 tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
-            conditioner: nn.Module = TextConditioner(encoder, tokenizer)
+            text = TextConditioner(encoder, tokenizer)
+            conditioner: nn.Module = text
             if branch == "image" and layout.scene is not None:
-                conditioner = SceneConditioner(conditioner, load_model(SceneAdapter, layout.scene, dtype))
+                conditioner = SceneConditioner(text, load_model(SceneAdapter, layout.scene, dtype))
         else:
             assert layout.adapter is not None
             conditioner = load_adapter(layout.adapter, dtype)

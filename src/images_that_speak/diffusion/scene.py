@@ -28,8 +28,8 @@ def copies_of(prompt: str) -> tuple[int, int]:
     phrase that ends in s without an article is some; the rest is one.
     """
     kind = "painting|drawing|picture|photo|lithograph|silhouette|sketch"
-    words = re.sub(rf"\b(an?|the)\s+(\w+\s+)?({kind})s? of\b", " ", prompt.lower())
-    words = re.sub(r"[^a-z ]", " ", re.split(r",|\bon\b|\bin\b", words)[0]).split()
+    named = re.sub(rf"\b(an?|the)\s+(\w+\s+)?({kind})s? of\b", " ", prompt.lower())
+    words = re.sub(r"[^a-z ]", " ", re.split(r",|\bon\b|\bin\b", named)[0]).split()
     for word in words:
         if word in NUMBERS:
             return (NUMBERS[word],) * 2

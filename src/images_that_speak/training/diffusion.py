@@ -163,8 +163,9 @@ class LatentDiffusionTraining(L.LightningModule):
         if silence < 1 and "frame_phones" in batch:
             weight = column_weights(batch["frame_phones"], latent.shape[-1], silence)
             error = error * weight / weight.mean()
-        if ground < 1 and "scene" in batch:
-            weight = scene_weights(squares, *latent.shape[-2:], ground)
+        if ground < 1 and squares is not None:
+            rows, columns = latent.shape[-2:]
+            weight = scene_weights(squares, rows, columns, ground)
             error = error * weight / weight.mean()
         error = error.flatten(1).mean(1)
         gamma = self.hparams["min_snr_gamma"]
