@@ -127,6 +127,7 @@ def test_config_dir_names_another_folder(tmp_path: Path) -> None:
     assert cli._config_dir(["-m", "--config-dir", "here", "steps=1"]) == "here"
     assert cli._config_dir(["-cd=there"]) == "there"
     assert cli._config_dir(["steps=1"]) is None
+    assert cli._config_dir([]) is None
 
 
 # --- the shell

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def _overrides(arguments: list[str]) -> list[str]:
 
 def _config_dir(arguments: list[str]) -> str | None:
     """What --config-dir names: the folder of one's own configurations for this command."""
-    for argument, after in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, after in zip_longest(arguments, arguments[1:]):
         flag, equals, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
             return value if equals else after
