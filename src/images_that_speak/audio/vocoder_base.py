@@ -39,6 +39,8 @@ class Vocoder(nn.Module):
         Returns the wave (B, F · hop) float32 on the vocoder's device. Raises UserError on NaN, other types
         and other shapes.
         """
+        if isinstance(picture, np.ndarray) and not picture.flags.writeable:
+            picture = picture.copy()  # torch warns of memory that it may not write to
         picture = torch.as_tensor(picture)
         if picture.dtype != torch.uint8:
             if not picture.is_floating_point():
