@@ -88,20 +88,31 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     forward = encode
 
     @torch.no_grad()
-    def fit(self, pictures: Tensor) -> float:
-        """Set mean and basis from (N, 1, H, W) pictures in [-1, 1]; return the share of variance kept."""
+    def fit(self, pictures: Tensor, base: PatchAutoencoder | None = None) -> float:
+        """Set mean and basis from (N, 1, H, W) pictures in [-1, 1]; return the share of variance kept.
+
+        base: an autoencoder of fewer coefficients, whose mean and coefficients stay the first ones as they
+            are, so that what was trained on its latents can be trained on. The others are then the
+            eigenvectors of the covariance of what it leaves over.
+        """
         patches = pixel_unshuffle(pictures, self.config.patch).transpose(0, 1).flatten(1).double()
-        mean = patches.mean(1)
-        values, vectors = torch.linalg.eigh(torch.cov(patches))
-        kept = self.config.latent_channels
-        self.mean.copy_(mean)
-        basis = vectors.flip(1)[:, :kept].T
+        covariance = torch.cov(patches)
+        total = covariance.trace()
+        first = covariance.new_empty(0, len(covariance)) if base is None else base.basis.double()
+        # Half-precision coefficients are orthonormal to 1e-3 only: what they span is left out exactly.
+        rest = torch.eye(len(covariance), dtype=torch.float64) - torch.linalg.pinv(first) @ first
+        values, vectors = torch.linalg.eigh(rest @ covariance @ rest)
+        more = self.config.latent_channels - len(first)
+        basis = vectors.flip(1)[:, :more].T
         # An eigenvector's sign is arbitrary: fixed, that the same data give the same latents everywhere.
-        self.basis.copy_(basis * basis.sum(1, keepdim=True).sign())
+        self.basis.copy_(torch.cat([first, basis * basis.sum(1, keepdim=True).sign()]))
+        self.mean.copy_(patches.mean(1) if base is None else base.mean)
         z = self.encode(pictures).latent_dist.mean
-        self.register_to_config(latents_mean=z.mean((0, 2, 3)).tolist(),
-                                latents_std=z.std((0, 2, 3)).tolist())
-        return float(values.flip(0)[:kept].sum() / values.sum())
+        mean, std = z.mean((0, 2, 3)).tolist(), z.std((0, 2, 3)).tolist()
+        if base is not None:
+            mean[:len(first)], std[:len(first)] = base.config.latents_mean, base.config.latents_std
+        self.register_to_config(latents_mean=mean, latents_std=std)
+        return float(1 - ((rest @ covariance).trace() - values.flip(0)[:more].sum()) / total)
 
 
 def autoencoder_class(folder: str | Path) -> type[AutoencoderKL] | type[PatchAutoencoder]:

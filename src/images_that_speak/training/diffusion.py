@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool1d
 
 from ..diffusion.predictor import NoiseSchedule, Predictor
+from ..errors import UserError
 from ..networks.scene import scene_cells
 from ..speech.phonemes import PAUSE, PHONE_IDS
 from .export import save_half
@@ -20,7 +21,7 @@ from .lora import LoraSettings, add_lora, export_lora, trainable_state
 from .schedule import adamw
 
 
-def pocket_unet(channels: tuple[int, ...] = (96, 128, 160), latent_channels: int = 16,
+def pocket_unet(channels: tuple[int, ...] = (96, 128, 160), latent_channels: int = 32,
                 size: tuple[int, int] = (16, 64), cross_attention_dim: int = 128,
                 layers: int = 1, pooled_dim: int | None = None) -> UNet2DConditionModel:
     """A small stock UNet: attention only at its lowest resolution, where it is nearly free.
@@ -40,6 +41,30 @@ def pocket_unet(channels: tuple[int, ...] = (96, 128, 160), latent_channels: int
     if pooled_dim:
         torch.nn.init.zeros_(unet.time_embedding.cond_proj.weight)
     return unet
+
+
+def widened_unet(folder: str, latent_channels: int) -> UNet2DConditionModel:
+    """A UNet of a folder, to train on in a latent space that has more channels after those it knows.
+
+    What it says of the channels it knows stays the same; of the others it says 0 until it is trained.
+    """
+    unet = UNet2DConditionModel.from_pretrained(folder)
+    known = unet.config.in_channels
+    if known > latent_channels:
+        raise UserError(f"model.unet.latent_channels={latent_channels}: {folder} has {known} (expected at least "
+                        "as many)")
+    if known == latent_channels:
+        return unet
+    wide = UNet2DConditionModel.from_config({**unet.config, "in_channels": latent_channels,
+                                             "out_channels": latent_channels})
+    state = unet.state_dict()
+    for name, value in wide.state_dict().items():
+        if value.shape != state[name].shape:
+            larger = torch.zeros_like(value)
+            larger[tuple(slice(size) for size in state[name].shape)] = state[name]
+            state[name] = larger
+    wide.load_state_dict(state)
+    return wide
 
 
 def column_weights(frame_phones: Tensor, columns: int, silence: float) -> Tensor:

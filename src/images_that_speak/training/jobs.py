@@ -52,9 +52,14 @@ def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     from .export import save_half
 
     torch.manual_seed(cfg.seed)
-    vae = PatchAutoencoder(**_options(cfg))
+    options = _options(cfg)
+    extends = options.pop("extends")
+    base = None if extends is None else PatchAutoencoder.from_pretrained(extends)
+    vae = PatchAutoencoder(**options)
     pictures = torch.cat([batch["picture"] for batch in instantiate(cfg.data)])
-    kept = vae.fit(pictures * 2 - 1)
+    kept = vae.fit(pictures * 2 - 1, base)
+    if base is not None and vae.correction is not None and base.correction is not None:
+        vae.correction.load_state_dict(base.correction.state_dict())
     save_half(vae, run.dir / "weights" / "vae")
     return {"variance_kept": kept, "crops": len(pictures)}
 
