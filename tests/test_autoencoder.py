@@ -116,6 +116,24 @@ def test_decoding_a_mixture_mixes_the_pictures() -> None:
 
 
 @torch.no_grad()
+def test_more_coefficients_leave_those_before_as_they_are() -> None:
+    base = transform(smooth(40))
+    base.half().float()  # as shipped: orthonormal to 1e-3 only
+    pictures = smooth(40, seed=3)  # others than the base was made from
+    vae = PatchAutoencoder(patch=8, latent_channels=10, width=0)
+    kept = vae.fit(pictures, base)
+    torch.testing.assert_close(vae.encode(pictures).latent_dist.mean[:, :6],
+                               base.encode(pictures).latent_dist.mean)
+    assert list(vae.config.latents_std[:6]) == list(base.config.latents_std)
+    torch.testing.assert_close(vae.basis @ vae.basis.T, torch.eye(10), atol=2e-3, rtol=0)
+    best = PatchAutoencoder(patch=8, latent_channels=10, width=0).fit(pictures)
+    assert best - 0.02 < kept <= best + 1e-6
+    error, total = (((vae.decode(vae.encode(pictures).latent_dist.mean).sample - pictures) ** 2).mean(),
+                    ((vae.decode(torch.zeros(40, 10, 4, 8)).sample - pictures) ** 2).mean())
+    assert error / total == pytest.approx(1 - kept, abs=0.01)
+
+
+@torch.no_grad()
 def test_fitting_again_gives_the_same_latents_and_their_statistics() -> None:
     pictures = smooth(40)
     vae, again = transform(pictures), transform(pictures.flip(0))

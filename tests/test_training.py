@@ -20,6 +20,7 @@ from images_that_speak.training.diffusion import (
     column_weights,
     crop_to_speech,
     pocket_unet,
+    widened_unet,
 )
 from images_that_speak.training.ema import EMA
 from images_that_speak.training.lora import LoraSettings
@@ -55,6 +56,19 @@ def assert_same(a: object, b: object, where: str = "") -> None:
             assert_same(x, y, f"{where}/{i}")
     else:
         assert a == b, where
+
+
+@torch.no_grad()
+def test_a_widened_unet_says_the_same_of_the_channels_it_knew(tmp_path: Path) -> None:
+    tiny_unet().save_pretrained(tmp_path)
+    narrow, wide = UNet2DConditionModel.from_pretrained(tmp_path), widened_unet(str(tmp_path), 6)
+    x, t, tokens = torch.randn(2, 6, 8, 16), torch.tensor([3, 700]), torch.randn(2, 5, 32)
+    said = wide(x, t, tokens).sample
+    torch.testing.assert_close(said[:, :4], narrow(x[:, :4], t, tokens).sample)
+    assert not said[:, 4:].any()
+    assert wide.config.in_channels == wide.config.out_channels == 6
+    with pytest.raises(UserError, match="latent_channels=3.*has 4"):
+        widened_unet(str(tmp_path), 3)
 
 
 @pytest.mark.parametrize("kind", ["diffusion", "lora"])

@@ -1,6 +1,6 @@
 """The test prompts: image captions and phrases that no training saw, paired every way.
 
-`python -m images_that_speak.data.protocol` writes prompts/test_NxN.csv anew; a test holds the files to it.
+`python -m images_that_speak.data.protocol` writes prompts/test_*.csv anew; a test holds the files to it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .captions import captions
 
 SIZES = (5, 10, 20)
 WORDS = 6
+LONGER = (12, 18)  # words of a phrase: how much can a picture say?
 SEED = 2026
 
 
@@ -55,13 +56,13 @@ def image_prompts(n: int, ground: str = "black", seed: int = SEED) -> list[str]:
     return found
 
 
-def table(n: int, ground: str = "black") -> str:
+def table(n: int, ground: str = "black", length: int = WORDS) -> str:
     """The csv of all n × n pairs. The smaller tests are the first rows and columns of the larger."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_prompt", "audio_prompt"])
     largest = max(SIZES)
-    spoken = phrases(largest)[:n]
+    spoken = phrases(largest, length)[:n]
     for image in image_prompts(largest, ground)[:n]:
         writer.writerows([image, phrase] for phrase in spoken)
     return text.getvalue()
@@ -69,9 +70,11 @@ def table(n: int, ground: str = "black") -> str:
 
 def files() -> dict[Path, str]:
     """Path → contents of every prompt file."""
-    kinds = {"": "black", "_silhouettes": "silhouette"}
-    return {ROOT / "prompts" / f"test{suffix}_{n}x{n}.csv": table(n, ground)
-            for suffix, ground in kinds.items() for n in (SIZES if ground == "black" else SIZES[:1])}
+    quick = SIZES[0]
+    found = {f"test_{n}x{n}": table(n) for n in SIZES}
+    found[f"test_silhouettes_{quick}x{quick}"] = table(quick, "silhouette")
+    found |= {f"test_{length}_words_{quick}x{quick}": table(quick, length=length) for length in LONGER}
+    return {ROOT / "prompts" / f"{name}.csv": text for name, text in found.items()}
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def widened_unet(folder: str, latent_channels: int) -> UNet2DConditionModel:
     unet = UNet2DConditionModel.from_pretrained(folder)
     known = unet.config.in_channels
     if known > latent_channels:
-        raise UserError(f"model.unet.latent_channels={latent_channels}: {folder} has {known} (expected at least "
-                        "as many)")
+        raise UserError(f"model.unet.latent_channels={latent_channels}: {folder} has {known} "
+                        "(expected at least as many)")
     if known == latent_channels:
         return unet
     wide = UNet2DConditionModel.from_config({**unet.config, "in_channels": latent_channels,
