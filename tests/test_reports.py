@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image, ImageColor
 from report_runs import write_run
 
 from images_that_speak.errors import UserError
@@ -23,6 +24,7 @@ from images_that_speak.reports import page as page_module
 from images_that_speak.reports.alignment import align, align_all
 from images_that_speak.reports.cli import main
 from images_that_speak.reports.folders import chosen, find_runs, short_names, varied
+from images_that_speak.reports.sheet import GAP, HEIGHT, LINE, WIDTH, WRONG, choose
 from images_that_speak.scoring.statistics import word_errors
 
 SAMPLES = [
@@ -169,6 +171,26 @@ def test_embedded_sounds_lose_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_run_without_samples_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gallery", str(write_run(tmp_path / "run", task="train"))]) == 2
     assert "no sample in it" in capsys.readouterr().err
+
+
+def test_a_sheet_takes_prompts_in_turn_and_colours_wrong_words(tmp_path: Path) -> None:
+    crossed = [{"image": image, "audio": audio, "heard": audio if image == "a cat" else "blue blue"}
+               for image in ("a cat", "two dogs", "an owl")
+               for audio in ("happy music", "blue ocean", "baby")]
+    run = write_run(tmp_path / "run", crossed)
+    samples = find_runs([run])[0].samples
+    three = choose(samples, 3)
+    assert [(s.image_prompt, s.audio_prompt) for s in three] == [
+        ("a cat", "happy music"), ("two dogs", "blue ocean"), ("an owl", "baby")]
+    assert len({s.id for s in choose(samples, 99)}) == 9
+    assert main(["sheet", str(run), "--count", "3"]) == 0
+    pixels = np.asarray(Image.open(run / "sheet.png"))
+    cell = HEIGHT + 3 * LINE + GAP
+    assert pixels.shape == (GAP + 2 * cell, GAP + 2 * (WIDTH + GAP), 3)
+    marked = (pixels == ImageColor.getrgb(WRONG)).all(2)
+    assert not marked[:cell, :WIDTH].any()  # all of it right
+    assert marked[:cell, WIDTH + GAP:].any()  # "ocean" was heard as "blue"
+    assert pixels[GAP:GAP + HEIGHT, GAP:GAP + WIDTH].max() > 200  # the bright column
 
 
 def test_no_page_needs_torch_and_help_needs_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m images_that_speak.reports`: pages to look at, from run folders."""
+"""`python -m images_that_speak.reports`: pages and pictures to look at, from run folders."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN",
                          help="two to eight; the first is what the others are measured against")
     _common(compare)
+    sheet = commands.add_parser("sheet", help="some samples as one png: seen, asked and heard")
+    sheet.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    sheet.add_argument("-o", "--output", type=Path, metavar="FILE", help="by default sheet.png in the folder")
+    sheet.add_argument("--count", type=int, default=12, help="samples, none chosen by its score (%(default)s)")
+    sheet.add_argument("--columns", type=int, default=2, help="side by side (%(default)s)")
     return top
 
 
@@ -59,6 +64,10 @@ def write(asked: argparse.Namespace, command: str) -> None:
 
     runs = find_runs(asked.runs)
     place = home(asked.runs)
+    if asked.command == "sheet":
+        from .sheet import write_sheet
+
+        return write_sheet(runs, asked.output or place / "sheet.png", asked.count, asked.columns)
     title = asked.title or place.name
     if asked.command == "gallery":
         from .gallery import write_gallery
