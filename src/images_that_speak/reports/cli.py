@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     sheet = commands.add_parser("sheet", help="some samples as one png: seen, asked and heard")
     sheet.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sheet.add_argument("-o", "--output", type=Path, metavar="FILE", help="by default sheet.png in the folder")
-    sheet.add_argument("--count", type=int, default=12, help="samples, none chosen by its score (%(default)s)")
+    sheet.add_argument("--count", type=int, default=12,
+                       help="samples, none chosen by its score (%(default)s)")
     sheet.add_argument("--columns", type=int, default=2, help="side by side (%(default)s)")
     return top
 
