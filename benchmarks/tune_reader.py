@@ -1,7 +1,8 @@
-"""Find the settings of reader=pocketsphinx on speech that is no test prompt.
+"""Find the settings of a reader of speech on speech that is no test prompt.
 
-    python benchmarks/tune_reader.py                      # the table of docs/measuring.md
+    python benchmarks/tune_reader.py                      # pocketsphinx: the table of docs/measuring.md
     python benchmarks/tune_reader.py garbage=0,0.1 floor=40,50    # every combination of these
+    python benchmarks/tune_reader.py --reader ctc doubt=0.02,0.1  # the other judge
 
 Speaks six-word phrases of the word list (flite, two voices) and reads them as they are, through the mel
 picture, in white noise, and with drawings beside and over the words; prints word error rate, insertions,
@@ -26,9 +27,11 @@ from images_that_speak.audio.picture import quantise
 from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.data.pictures import PictureSampler
 from images_that_speak.resources import words
+from images_that_speak.scoring.ctc import CTCReader
 from images_that_speak.scoring.heard import PocketsphinxReader
 from images_that_speak.speech.tts import Flite
 
+READERS = {"pocketsphinx": PocketsphinxReader, "ctc": CTCReader}
 SEED = 20_261  # phrases and drawings of the tuning alone
 
 
@@ -72,7 +75,8 @@ def conditions(count: int) -> tuple[list[str], dict[str, list[np.ndarray]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", metavar="name=value,…", help="settings of PocketsphinxReader")
+    parser.add_argument("settings", nargs="*", metavar="name=value,…", help="settings of the reader")
+    parser.add_argument("--reader", choices=READERS, default="pocketsphinx")
     parser.add_argument("--count", type=int, default=24, help="phrases")
     parser.add_argument("--cache", type=Path, help="npz that keeps the clips for the next call")
     options = parser.parse_args()
@@ -93,7 +97,7 @@ def main() -> None:
     print(f"| {heading} |\n|{'---|' * (len(clips) + 6)}")
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
-        reader = PocketsphinxReader(**chosen)
+        reader = READERS[options.reader](**chosen)
         rates, errors, seconds = [], np.zeros(3, int), []
         for waves in clips.values():
             heard = reader.read_many(waves)

@@ -1,0 +1,97 @@
+"""How near a LoRA comes to the voice it was trained for, and whether its words are still heard.
+
+    python -m images_that_speak.data data.root=data/pocket_awb data.voices=[awb] data.prompts=400
+    python -m images_that_speak.data data.root=data/pocket_awb_test data.voices=[awb] data.prompts=20 \
+        data.seed=99 data.words_per_prompt=[6,6] data.extra_words=0
+    python benchmarks/voice.py data/pocket_awb_test logs/train/<run>/weights …
+
+The clips of the first folder are said again by the speech branch alone, each phone at the time it has in the clip:
+without a LoRA in each of the family's voices, then with each LoRA named. Distance: mean absolute difference
+from the clip's picture in dB over the frames in which phones sound, after each band-averaged level (loudness) is
+taken out frame by frame, so that what is left is the shape of the spectrum. The clips themselves, through the
+autoencoder, are what a perfect LoRA would reach. Intervals are bootstraps over clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from images_that_speak import config
+from images_that_speak.audio.mel import MEL
+from images_that_speak.audio.vocoder import load_vocoder
+from images_that_speak.data.manifest import Corpus
+from images_that_speak.diffusion.family import Family, activity
+from images_that_speak.diffusion.generate import Job, batches, generate_batch, read_settings
+from images_that_speak.errors import UserError
+from images_that_speak.prompts import Pair
+from images_that_speak.scoring.evaluate import load_readers
+from images_that_speak.scoring.statistics import ratio, resampling_weights, score_sample
+
+DECIBELS = 146.0  # of one unit of the picture
+
+
+def distance(made: torch.Tensor, real: torch.Tensor, sounding: torch.Tensor) -> float:
+    """Mean |difference| in dB of (256, F) pictures over the frames (F,) bool, each frame's mean taken out."""
+    gap = (made - real)[:, sounding]
+    return float((gap - gap.mean(0, keepdim=True)).abs().mean()) * DECIBELS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("lora", type=Path, nargs="*", help="weights/ folders of LoRA trainings")
+    parser.add_argument("--steps", type=int, default=12)
+    options = parser.parse_args()
+    corpus = Corpus.open(options.corpus)
+    texts = [str(text) for text in corpus.table["text"]]
+    plans = [tuple(corpus.phones(i)) for i in range(len(corpus))]
+    real = torch.stack([torch.from_numpy(np.asarray(corpus.picture(i), np.float32)) / 255
+                        for i in range(len(corpus))])
+    sounding = activity(plans) > 0.5
+    readers = load_readers(config.compose("generate", []).reader, "cpu", see=False)
+    readers.speech.extend(texts)
+    vocoder = load_vocoder("griffin_lim")
+    weights = resampling_weights([str(i) for i in range(len(texts))], [str(i) for i in range(len(texts))],
+                                 1000)
+
+    def row(name: str, pictures: torch.Tensor) -> None:
+        pictures = (pictures * 255).round() / 255
+        heard = readers.speech.read_many(list(vocoder.decode_picture(pictures.numpy()).numpy()))
+        scores = [score_sample(text, item.text) for text, item in zip(texts, heard, strict=True)]
+        wer = ratio([s["insertions"] + s["deletions"] + s["substitutions"] for s in scores],
+                    [s["words"] for s in scores], weights)
+        far = [distance(*three) for three in zip(pictures, real, sounding, strict=True)]
+        apart = ratio(far, [1.0] * len(far), weights)
+        print(f"| {name} | {wer.percent} | {apart} |", flush=True)
+
+    print(f"{len(texts)} clips of {options.corpus}, {options.steps} steps, {MEL.n_mels} bands\n")
+    print("| said by | WER | distance, dB |\n|---|---|---|")
+    row("the voice itself, its picture", real)
+    base = config.compose("generate", ["composition=speech_only", f"steps={options.steps}"])
+    layout = config.instantiate(base.family)
+    family = Family.load(layout, ("vae",), device="cpu")
+    row("and through the autoencoder", family.decode(family.encode(real)))
+    for lora, voice in [*((None, voice) for voice in layout.voices), *((path, None) for path in options.lora)]:
+        cfg = config.compose("generate", ["composition=speech_only", f"steps={options.steps}",
+                                          f"voice={voice or 'null'}",
+                                          *([f"family.lora={lora}"] if lora else [])])
+        layout = config.instantiate(cfg.family)
+        settings = read_settings(cfg, layout)
+        family = Family.load(layout, ("speech", "vae"), device="cpu")
+        jobs = [Job(Pair("", text), 0, plan) for text, plan in zip(texts, plans, strict=True)]
+        made = [generate_batch(family, settings, batch)
+                for batch in tqdm(list(batches(jobs, 4)), desc=str(lora or voice), leave=False)]
+        row(f"`{lora.parent.name}`" if lora else f"the base, voice {voice}", torch.cat(made))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
