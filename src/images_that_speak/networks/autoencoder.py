@@ -3,7 +3,7 @@
 An `AutoencoderKL` may take one channel, three equal ones (Stable Diffusion's; the mean of its three is the
 picture), or patches of p × p pixels as p² channels.
 
-`PatchAutoencoder` is the pocket family's: the Karhunen–Loève transform of 16 × 16 patches, cut after 16
+`PatchAutoencoder` is the pocket family's: the Karhunen–Loève transform of 16 × 16 patches, cut after 32
 coefficients, and a small network that mends what the cut took. Half an hour of two CPU cores trains an
 AutoencoderKL of this size to a word error rate of 42 % (docs/results.md); the transform is computed in
 seconds, loses a few points, and is linear: a mixture of latents is the mixture of the pictures.
