@@ -12,7 +12,8 @@ from pathlib import Path
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m images_that_speak.reports",
-        description="Pages to look at, from run folders: one HTML file each, which opens without a server.",
+        description="Pages to look at, from run folders: one HTML file each, which opens without a server; "
+                    "and videos.",
         epilog="A folder is a run folder, or one that holds run folders: a sweep, or logs/generate.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     gallery = commands.add_parser("gallery", help="every sample: seen, heard, sorted, filtered")
@@ -33,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
     sheet.add_argument("--count", type=int, default=12,
                        help="samples, none chosen by its score (%(default)s)")
     sheet.add_argument("--columns", type=int, default=2, help="side by side (%(default)s)")
+    video = commands.add_parser("video", help="of every sample an mp4: a bar sweeps the picture with the sound",
+                                description="Writes video.mp4 beside the picture of every sample. One that is "
+                                "there already, with the same words and scores, is not made again.")
+    video.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP")
     return top
 
 
@@ -46,7 +51,7 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write a page; returns the exit code. Bad input is printed as one block, with exit code 2."""
+    """Write a page or videos; returns the exit code. Bad input is printed as one block, with exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     asked = parser().parse_args(arguments)
     from ..errors import UserError
@@ -64,6 +69,11 @@ def write(asked: argparse.Namespace, command: str) -> None:
     from .page import home
 
     runs = find_runs(asked.runs)
+    if asked.command == "video":
+        from .video import write_videos
+
+        write_videos(runs)
+        return
     place = home(asked.runs)
     if asked.command == "sheet":
         from .sheet import write_sheet
