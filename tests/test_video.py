@@ -18,7 +18,8 @@ from images_that_speak.reports.cli import main
 from images_that_speak.reports.folders import Sample, find_runs
 from images_that_speak.reports.video import FPS, frames, video_path, write_video
 
-SAMPLE = {"image": "a cat", "audio": "happy baby music", "heard": "so happy maybe", "clip": 21.5, "top1": True}
+SAMPLE = {"image": "a cat", "audio": "happy baby music", "heard": "so happy maybe", "clip": 21.5,
+          "top1": True}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,8 @@ def test_none_is_made_twice_but_what_changes_is_made_anew(
         short = Image.open(sample.image).crop((0, 0, 64, 32))
         short.save(path.with_name("small.png"))
         soundfile.write(path.with_name("small.wav"), np.zeros(3200), 16000)
-        write_video(path, Sample("x", path.with_name("small.png"), None, path.with_name("small.wav")), comment)
+        small = Sample("x", path.with_name("small.png"), None, path.with_name("small.wav"))
+        write_video(path, small, comment)
 
     monkeypatch.setattr(module, "write_video", write)
     assert main(["video", str(folder)]) == 0 and main(["video", str(tmp_path)]) == 0
