@@ -89,11 +89,13 @@ class Evaluate(Common):
     pictures: str | None = None
     prompts: str | None = None
     words: str = MISSING
+    reference: str | None = None
     bootstrap: int = MISSING
     device: str = MISSING
     family: Any = None
     vocoder: Any = None
     reader: Any = None
+    metrics: Any = None
 
 
 @dataclass

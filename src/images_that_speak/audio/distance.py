@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from importlib.util import find_spec
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,15 +56,52 @@ def mel_cepstral_distortion(made: Tensor, real: Tensor, order: int = 13, within:
     """
     analysis = (analysis or LogMel()).to(real.device)
     truth, found = analysis(real), analysis(made)  # (B, n_mels, F)
-    n = truth.shape[1]
-    place = (torch.arange(n, device=truth.device) + 0.5) / n
-    k = torch.arange(1, order + 1, device=truth.device)
-    # c of log|H(θ)| = c_0 + Σ c_k cos(kθ).
-    basis = 2 / n * torch.cos(math.pi * k[:, None] * place).to(truth)
-    distortion = DECIBELS / 2 * (2 * (basis @ (found - truth)).square().sum(1)).clamp(min=1e-12).sqrt()
+    apart = mel_cepstrum(found - truth, order)
+    distortion = DECIBELS / 2 * (2 * apart.square().sum(1)).clamp(min=1e-12).sqrt()
     loudest = truth.amax(1)
     heard = loudest >= loudest.amax(1, keepdim=True) - within / DECIBELS
     return distortion[heard].mean()
+
+
+def mel_cepstrum(logmel: Tensor, order: int = 13) -> Tensor:
+    """(B, n_mels, F) in nats → (B, order, F): c_k of log|H(θ)| = c_0 + Σ c_k cos(kθ), k = 1 … `order`."""
+    n = logmel.shape[1]
+    place = (torch.arange(n, device=logmel.device) + 0.5) / n
+    k = torch.arange(1, order + 1, device=logmel.device)
+    return 2 / n * torch.cos(math.pi * k[:, None] * place).to(logmel) @ logmel
+
+
+def warped_cepstral_distortion(made: Tensor, real: Tensor, order: int = 13,
+                               analysis: LogMel | None = None) -> float:
+    """Mel-cepstral distortion in dB of two waves (1, T) and (1, S) along the best warping of time (MCD-DTW).
+
+    As `mel_cepstral_distortion`, but for speech of another timing, and over all frames: the mean along the
+    path of dynamic time warping whose sum is least.
+    """
+    analysis = (analysis or LogMel()).to(real.device)
+    a, b = (mel_cepstrum(analysis(wave), order)[0].T.double() for wave in (made, real))
+    apart = (a[:, None] - b[None]).square().sum(-1).sqrt()
+    return DECIBELS / 2 * math.sqrt(2) * warped_mean(apart.cpu().numpy())
+
+
+def warped_mean(cost: np.ndarray) -> float:
+    """The mean of `cost` (N, M) along the monotone path from corner to corner whose sum is least.
+
+    Steps go one forward in one or in both; a diagonal at a time, so that numpy does the work.
+    """
+    n, m = cost.shape
+    total = np.full((n + 1, m + 1), np.inf)
+    length = np.zeros((n + 1, m + 1), int)
+    total[0, 0] = 0
+    for diagonal in range(2, n + m + 1):
+        i = np.arange(max(1, diagonal - m), min(n, diagonal - 1) + 1)
+        j = diagonal - i
+        befores = ((i - 1, j - 1), (i - 1, j), (i, j - 1))
+        sums = np.stack([total[before] for before in befores])
+        best, at = sums.argmin(0), np.arange(len(i))
+        total[i, j] = cost[i - 1, j - 1] + sums[best, at]
+        length[i, j] = 1 + np.stack([length[before] for before in befores])[best, at]
+    return float(total[n, m] / length[n, m])
 
 
 def pesq(made: Tensor, real: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_
 # A sample does not depend on its batch; a training does.
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
-INPUTS = ("prompts", "words", "run", "pictures")
+INPUTS = ("prompts", "words", "run", "pictures", "reference")
 # Folders of weights, which count by their content too.
 WEIGHTS = ("family.weights", "family.lora", "vocoder.path")
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
