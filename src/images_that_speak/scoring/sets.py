@@ -193,7 +193,8 @@ class _Distances:
 class PictureDistances(_Distances):
     """`fid` and `kid`, to which the features' name is added."""
 
-    names, kernel = ("fid", "kid"), staticmethod(kernel_inception_distance)
+    names = ("fid", "kid")
+    kernel = staticmethod(kernel_inception_distance)
 
     def find(self, folder: Path) -> list[Path]:
         samples = sorted(folder.rglob("image.png"))
@@ -210,7 +211,8 @@ class PictureDistances(_Distances):
 class SoundDistances(_Distances):
     """`fad` and `kad`, to which the features' name is added."""
 
-    names, kernel = ("fad", "kad"), staticmethod(kernel_audio_distance)
+    names = ("fad", "kad")
+    kernel = staticmethod(kernel_audio_distance)
 
     def find(self, folder: Path) -> list[Path]:
         return sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
