@@ -137,6 +137,21 @@ def test_runs_once_and_then_shows_its_result(call, tmp_path: Path) -> None:
     assert len(folders) == 2 and folders[1] == folders[0] + ".2"
 
 
+def test_a_finished_run_gets_its_report(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is made of the run just finished, or finished earlier, and does not make it another run."""
+    (tmp_path / "reporting.py").write_text("asked = []\ndef write(folders):\n    asked.extend(folders)\n")
+    monkeypatch.setitem(cli.REPORTS, "video", "reporting.write")
+    call()
+    import reporting
+
+    assert reporting.asked == []
+    code, printed, calls = call("report.video=true")
+    assert code == 0 and len(calls) == 1 and "finished already" in printed
+    call("report.video=true", "fresh=true")
+    assert [folder.name.rpartition(".")[2] for folder in reporting.asked][1:] == ["2"]
+    assert reporting.asked[0].name + ".2" == reporting.asked[1].name
+
+
 def test_a_sweep_makes_a_run_of_each_and_is_finished_by_issuing_it_again(call, tmp_path: Path) -> None:
     sweep = ("-m", "seed=1,2", "image_prompt=a cat, two dogs")
     code, _, calls = call(*sweep)

@@ -16,6 +16,8 @@ from typing import Any
 CHECKS = {"generate": "images_that_speak.checks.generate.check",
           "evaluate": "images_that_speak.checks.evaluate.check",
           "train": "images_that_speak.checks.train.check"}
+# What report.KEY=true makes of the run folder of a finished run: a function of a list of folders.
+REPORTS = {"video": "images_that_speak.reports.video.videos_of"}
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
@@ -162,12 +164,28 @@ def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
             print(f"  its settings have changed since: {change}")
         if not brief:
             print(runs.describe(result))
+        write_reports(cfg, task)
         return result
-    module, _, name = target.rpartition(".")
-    result = getattr(importlib.import_module(module), name)(cfg)
+    result = _named(target)(cfg)
+    write_reports(cfg, task)
     if task == "corpus":  # the others print their own tables
         print(result)
     return result
+
+
+def write_reports(cfg: Any, task: str) -> None:
+    """Make what the section `report` of a configuration asks for of the folder that it was run in."""
+    from . import runs
+
+    for name, target in REPORTS.items():
+        if (cfg.get("report") or {}).get(name):
+            _named(target)([runs.latest(cfg, task)])
+
+
+def _named(target: str) -> Callable[..., Any]:
+    """The function of a dotted name; its module is imported now."""
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def report(cfg: Any, task: str, found: list[str]) -> None:
@@ -178,8 +196,7 @@ def report(cfg: Any, task: str, found: list[str]) -> None:
     """
     from .errors import UserError
 
-    module, _, name = CHECKS[task].rpartition(".")
-    lines, wrong = getattr(importlib.import_module(module), name)(cfg)
+    lines, wrong = _named(CHECKS[task])(cfg)
     print("\n".join(lines))
     # A key that is named already need not be named again by whoever stumbled over it.
     named = {_key(problem) for problem in found}

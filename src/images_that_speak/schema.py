@@ -43,6 +43,11 @@ class Phonemes:
 
 
 @dataclass
+class Reports:
+    video: bool = MISSING
+
+
+@dataclass
 class Common:
     """What every task has. Sections typed Any are free: each choice of a group brings its own keys."""
 
@@ -66,6 +71,7 @@ class Generate(Common):
     device: str = MISSING
     profile: bool = False
     debug: str | None = None
+    report: Reports = field(default_factory=Reports)
     guidance: Guidance = field(default_factory=Guidance)
     precision: Precision = field(default_factory=Precision)
     phonemes: Phonemes = field(default_factory=Phonemes)
@@ -83,11 +89,13 @@ class Evaluate(Common):
     pictures: str | None = None
     prompts: str | None = None
     words: str = MISSING
+    reference: str | None = None
     bootstrap: int = MISSING
     device: str = MISSING
     family: Any = None
     vocoder: Any = None
     reader: Any = None
+    metrics: Any = None
 
 
 @dataclass

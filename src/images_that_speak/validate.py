@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,8 @@ def _select(cfg: DictConfig, key: str, found: list[str]) -> Any:
 
 
 def _generate(cfg: DictConfig, found: list[str]) -> None:
+    if (cfg.get("report") or {}).get("video") and find_spec("av") is None:
+        found.append("report.video=true: videos need PyAV; pip install -e '.[video]' brings it")
     phrases: list[str] = []
     if cfg.get("prompts") is not None:
         found += _file_problems("prompts", cfg.prompts, phrases)

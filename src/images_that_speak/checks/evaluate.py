@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..config import instantiate
-from ..scoring.evaluate import find_pictures, find_run
+from ..scoring.evaluate import build_metrics, find_pictures, find_run
 from .findings import Findings
 from .readers import check_readers
 
@@ -28,5 +28,9 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
             found.tell("played", "the sound file beside each picture")
         elif cfg.vocoder.path is not None or "offline" not in cfg.family:
             found.tell("played", f"by {cfg.vocoder.path or instantiate(cfg.family).vocoder}")
+    with found.step("metrics"):
+        metrics = build_metrics(cfg)
+        if metrics:
+            found.tell("metrics", "; ".join(f"{name} ({metric.weights})" for name, metric in metrics.items()))
     check_readers(found, cfg)
     return found.lines, found.problems

@@ -1,1 +1,1 @@
-"""Pages people look at, made from run folders and nothing else. No torch."""
+"""Pages and videos people look at, made from run folders and nothing else. No torch."""

@@ -12,7 +12,8 @@ from pathlib import Path
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m images_that_speak.reports",
-        description="Pages to look at, from run folders: one HTML file each, which opens without a server.",
+        description="Pages to look at, from run folders: one HTML file each, which opens without a server; "
+                    "videos; and studies with people.",
         epilog="A folder is a run folder, or one that holds run folders: a sweep, or logs/generate.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     gallery = commands.add_parser("gallery", help="every sample: seen, heard, sorted, filtered")
@@ -33,6 +34,29 @@ def parser() -> argparse.ArgumentParser:
     sheet.add_argument("--count", type=int, default=12,
                        help="samples, none chosen by its score (%(default)s)")
     sheet.add_argument("--columns", type=int, default=2, help="side by side (%(default)s)")
+    video = commands.add_parser(
+        "video", help="of every sample an mp4: a bar sweeps the picture with the sound",
+        description="Writes video.mp4 beside the picture of every sample. One that is there already, with "
+                    "the same words and scores, is not made again.")
+    video.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_SWEEP")
+    study = commands.add_parser(
+        "study", help="a blinded page for people to compare runs, two at a time",
+        description="Writes a page that shows the same sample of two runs side by side and asks about them, "
+                    "and beside it a key, which the raters do not get.")
+    study.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="two or more, compared two by two")
+    study.add_argument("-o", "--output", type=Path, metavar="FILE", default=Path("study.html"),
+                       help="the page; by default study.html here")
+    study.add_argument("--questions", nargs="+", metavar="WHICH", default=["shows", "says", "better"],
+                       help="shows (pictures alone), says (sounds alone), better (both); by default all")
+    study.add_argument("--most", type=int, metavar="N",
+                       help="samples of each two runs that are asked about")
+    study.add_argument("--seed", type=int, default=0, help="of the order, the sides and the choice")
+    study.add_argument("--title", default="Which of the two?", help="over the page; name no run")
+    answers = commands.add_parser(
+        "answers", help="what the answers to a study come to",
+        description="Prints how often each run was chosen, with 95 % intervals; writes it beside the key.")
+    answers.add_argument("key", type=Path, metavar="KEY", help="the study's .key.json")
+    answers.add_argument("answers", nargs="+", type=Path, metavar="ANSWERS", help="files that raters saved")
     return top
 
 
@@ -46,7 +70,7 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write a page; returns the exit code. Bad input is printed as one block, with exit code 2."""
+    """Write a page or videos; returns the exit code. Bad input is printed as one block, with exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     asked = parser().parse_args(arguments)
     from ..errors import UserError
@@ -63,7 +87,22 @@ def write(asked: argparse.Namespace, command: str) -> None:
     from .folders import find_runs
     from .page import home
 
+    if asked.command == "answers":
+        from .study import print_study, read_study
+
+        print_study(read_study(asked.key, asked.answers))
+        return
     runs = find_runs(asked.runs)
+    if asked.command == "video":
+        from .video import write_videos
+
+        write_videos(runs)
+        return
+    if asked.command == "study":
+        from .study import write_study
+
+        write_study(runs, asked.output, asked.questions, asked.most, asked.seed, asked.title)
+        return
     place = home(asked.runs)
     if asked.command == "sheet":
         from .sheet import write_sheet

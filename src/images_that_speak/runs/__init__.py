@@ -16,7 +16,7 @@ from .card import describe
 from .identity import Identity, identify
 from .membership import current_sweep, join
 from .resume import resumed
-from .run import Run, differences, finished, open_run
+from .run import Run, differences, finished, latest, open_run
 
 __all__ = ["Identity", "Run", "current_sweep", "describe", "differences", "finished", "identify", "join",
-           "open_run", "resumed"]
+           "latest", "open_run", "resumed"]

@@ -16,11 +16,12 @@ from .. import config
 from ..files import content_hash
 
 # Where a run writes, what watches it and where it computes do not make it another run.
-VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_metrics")
+VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_metrics",
+            "report")
 # A sample does not depend on its batch; a training does.
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
-INPUTS = ("prompts", "words", "run", "pictures")
+INPUTS = ("prompts", "words", "run", "pictures", "reference")
 # Folders of weights, which count by their content too.
 WEIGHTS = ("family.weights", "family.lora", "vocoder.path")
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes

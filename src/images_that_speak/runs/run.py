@@ -69,6 +69,11 @@ def finished(cfg: DictConfig, task: str) -> tuple[Path, dict[str, Any]] | None:
     return attempts[-1], read_json(attempts[-1] / "result.json")
 
 
+def latest(cfg: DictConfig, task: str) -> Path:
+    """The folder that `cfg` was last run in. Raises IndexError when it was not run yet."""
+    return _attempts(cfg, identify(cfg, task))[-1]
+
+
 def differences(folder: Path, cfg: DictConfig) -> list[str]:
     """`key: before → now` for every setting of the run in `folder` that `cfg` has otherwise.
 

@@ -25,9 +25,18 @@ from ..kept import kept, stamp
 from ..prompts import read_pairs
 from ..runs import open_run
 from .heard import SILENT, SpeechReader
+from .metric import Clip, Metric
 from .statistics import Interval, score_sample, totals
 from .stored import stored_rows
-from .tables import SAMPLE_COLUMNS, TOTAL_COLUMNS, print_table, total_row, write_table
+from .tables import (
+    METRIC_COLUMNS,
+    SAMPLE_COLUMNS,
+    TOTAL_COLUMNS,
+    print_table,
+    shown_figure,
+    total_row,
+    write_table,
+)
 
 SOURCES = ("picture", "wav")
 CHUNK = 8  # samples decoded at once: bounds the memory, not the result
@@ -72,9 +81,13 @@ class Readers:
 
 @dataclass
 class Report:
-    """`rows`: a dict for each sample that was read. `left_out`: {file: why}. `notes`: for the user."""
+    """`rows`: a dict for each sample that was read. `left_out`: {file: why}. `notes`: for the user.
+
+    `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    measured: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -82,32 +95,42 @@ class Report:
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Read back what `cfg` (configs/evaluate.yaml) names, print the tables, and return the result.
 
-    Writes samples.csv, samples.md, totals.csv, totals.md and result.json into a run folder of its own, and
-    the scores into the sample.json of samples that have one. Files that cannot be read are named and left
-    out. Raises UserError when none can be read.
+    Writes samples.csv, samples.md, totals.csv, totals.md and result.json into a run folder of its own (with
+    metrics also metrics.csv and metrics.md), and the scores into the sample.json of samples that have one.
+    Files that cannot be read are named and left out. Raises UserError when none can be read.
     """
     items = find_run(cfg.run) if cfg.run else find_pictures(cfg.pictures, cfg.prompts)
     with open_run(cfg, "evaluate") as run:
         if run.result is not None:
             return run.result
+        metrics = load_metrics(cfg)
         readers = load_readers(cfg.reader, cfg.device)
         vocoder = load_vocoder_of(cfg) if readers.source == "picture" else None
-        report = read_items(items, readers, vocoder)
-        figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed))
+        report = read_items(items, readers, vocoder, metrics)
+        own = [key for keys in report.measured.values() for key in keys]
+        figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed), own)
+        sets = {name: metric.total() for name, metric in metrics.items()}
         for row, item in _of(report, items):
             if item.record is not None and item.folder is not None:
-                write_scores(item.folder, item.record, row)
+                write_scores(item.folder, item.record, row, own)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
         lines += stored_rows(cfg)
         columns = readers.named(SAMPLE_COLUMNS), readers.named(TOTAL_COLUMNS)
-        write_table(run.dir / "samples", report.rows, columns[0])
+        told = metric_rows(metrics, report, figures, sets)
+        write_table(run.dir / "samples", report.rows, {**columns[0], **{key: key for key in own}})
         write_table(run.dir / "totals", lines, columns[1])
         tell(report)
         print_table(report.rows, columns[0])
         print_table(lines, columns[1])
+        if metrics:
+            write_table(run.dir / "metrics", told, METRIC_COLUMNS)
+            # What they stand on would not fit the terminal; it is in the files.
+            print_table(told, dict(list(METRIC_COLUMNS.items())[:4]))
         print(f"tables and result: {run.dir}")
         run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
-        return run.finish({**plain_totals(figures), "speech_reader": readers.speech.name,
+        return run.finish({**plain_totals(figures),
+                           **{key: value for found in sets.values() for key, value in found.items()},
+                           **({"metrics": told} if metrics else {}), "speech_reader": readers.speech.name,
                            "second_reader": getattr(readers.second, "name", None),
                            "picture_reader": getattr(readers.picture, "name", None), "source": readers.source,
                            "left_out": [{"file": file, "error": error}
@@ -247,6 +270,30 @@ def load_readers(section: Any, device: str = "cpu", see: bool = True) -> Readers
                    build(second.get("speech")))
 
 
+def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    """The metrics of the section `metrics` by name, loaded. Raises UserError when one cannot be had."""
+    metrics = build_metrics(cfg)
+    for metric in metrics.values():
+        metric.load()
+    return metrics
+
+
+def build_metrics(cfg: DictConfig) -> dict[str, Metric]:
+    """The metrics of the section `metrics`, their weights not yet loaded."""
+    section: Any = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(section, dict)
+    return {name: instantiate(_on_device(part, cfg.device))
+            for name, part in (section["metrics"] or {}).items()}
+
+
+def _on_device(node: Any, device: str) -> Any:
+    """A section with every `device` in it filled with the one that is used."""
+    if not isinstance(node, dict):
+        return node
+    return {key: _device(device) if key == "device" else _on_device(value, device)
+            for key, value in node.items()}
+
+
 def _device(name: str) -> str:
     if name != "auto":
         return name
@@ -264,8 +311,11 @@ def load_vocoder_of(cfg: DictConfig) -> Any:
     return kept(("vocoder", stamp(path), device), lambda: load_vocoder(path).to(device))
 
 
-def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> Report:
+def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
+               metrics: Mapping[str, Metric] | None = None) -> Report:
     """Read every item; those that cannot be read are left out by name. Raises UserError when none can.
+
+    metrics: by name; each measures every item that was read.
 
     A sample that is silent counts, as one in which no word was heard: leaving it out would flatter the rest.
     """
@@ -281,9 +331,11 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> 
     embedded: list[Any] = []
     silent = []
     look = readers.picture is not None and any(item.image_prompt for item in items)
+    metrics = metrics or {}
+    measured: list[dict[str, Any]] = []
     with tqdm(total=len(items), unit="picture", desc="reading back", leave=False) as bar:
         for chunk in _chunks(items, CHUNK):
-            good, pictures, waves = _load(chunk, readers, vocoder, report, look)
+            good, pictures, waves = _load(chunk, readers, vocoder, report, look or bool(metrics))
             if good:
                 again = readers.second.read_many(waves) if readers.second else [None] * len(waves)
                 for item, wave, heard, other in zip(good, waves, readers.speech.read_many(waves), again,
@@ -294,6 +346,7 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> 
                                         "second_heard": other and other.text})
                 if look:
                     embedded.append(readers.picture.embed_pictures(np.stack(pictures)))
+                measured += _measure(metrics, good, pictures, waves, report)
                 kept += good
             bar.update(len(chunk))
     if not kept:
@@ -309,9 +362,9 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None) -> 
          "evaluations": (item.record or {}).get("evaluations"), "rank": found.get("rank"),
          "taken_for": found.get("taken_for"), "speech_reader": readers.speech.name,
          "second_reader": getattr(readers.second, "name", None),
-         "picture_reader": readers.picture.name if look else None, "source": readers.source,
+         "picture_reader": readers.picture.name if look else None, "source": readers.source, **more,
          "file": str(item.picture)}
-        for item, row, found in zip(kept, report.rows, seen, strict=True)]
+        for item, row, found, more in zip(kept, report.rows, seen, measured, strict=True)]
     return report
 
 
@@ -347,6 +400,23 @@ def _load(chunk: Sequence[Item], readers: Readers, vocoder: Any, report: Report,
     return good, pictures, waves
 
 
+def _measure(metrics: Mapping[str, Metric], items: Sequence[Item], pictures: Sequence[np.ndarray],
+             waves: Sequence[np.ndarray], report: Report) -> list[dict[str, Any]]:
+    """What the metrics say of each item; the keys are noted in `report`."""
+    found: list[dict[str, Any]] = [{} for _ in items]
+    if not metrics:
+        return found
+    clips = [Clip(item.name, picture, wave, item.image_prompt, item.audio_prompt, item.record)
+             for item, picture, wave in zip(items, pictures, waves, strict=True)]
+    for name, metric in metrics.items():
+        rows = metric.add(clips)
+        report.measured[name] = list(dict.fromkeys(
+            [*report.measured.get(name, ()), *(key for row in rows for key in row)]))
+        for row, more in zip(found, rows, strict=True):
+            row.update(more)
+    return found
+
+
 def _seen(items: Sequence[Item], embedded: Sequence[Any], reader: Any) -> list[dict[str, Any]]:
     """CLIP score, rank of the right prompt among all different ones, and the prompt a picture is taken for.
 
@@ -380,9 +450,25 @@ SCORES = ("heard", "second_heard", "wer", "second_wer", "cer", "per", "words", "
           "speech_reader", "second_reader", "picture_reader", "source")
 
 
-def write_scores(folder: Path, record: dict[str, Any], row: Mapping[str, Any]) -> None:
-    """Put the scores of `row` into the sample.json of `folder`."""
-    record["scores"] = {key: row.get(key) for key in SCORES}
+def metric_rows(metrics: Mapping[str, Metric], report: Report, figures: Mapping[str, Interval | int],
+                sets: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    """One row a figure: its value, of how many samples, against what, with which weights and protocol."""
+    rows = []
+    for name, metric in metrics.items():
+        keys: dict[str, Any] = {key: figures.get(key) for key in report.measured.get(name, ())}
+        for key, value in {**keys, **sets[name]}.items():
+            count = len(report.rows) if key in sets[name] else sum(
+                row.get(key) is not None for row in report.rows)
+            rows.append({"metric": key, "value": shown_figure(value), "samples": count,
+                         "reference": metric.reference, "references": metric.counted(),
+                         "weights": metric.weights, "protocol": metric.protocol})
+    return rows
+
+
+def write_scores(folder: Path, record: dict[str, Any], row: Mapping[str, Any],
+                 more: Sequence[str] = ()) -> None:
+    """Put the scores of `row` into the sample.json of `folder`; `more`: the keys of further metrics."""
+    record["scores"] = {key: row.get(key) for key in (*SCORES, *more)}
     write_json(folder / "sample.json", record)
 
 

@@ -69,9 +69,9 @@ def as_batch(pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(batch))
 
 
-def crops(pictures: Tensor) -> Tensor:
-    """(N, 256, 1024) → (N, 25, 256, 256), from left to right."""
-    return pictures.unfold(2, CROP, STRIDE).permute(0, 2, 1, 3)
+def crops(pictures: Tensor, stride: int = STRIDE) -> Tensor:
+    """(N, 256, 1024) → (N, 25, 256, 256), from left to right; with a stride of 256 there are four."""
+    return pictures.unfold(2, CROP, stride).permute(0, 2, 1, 3)
 
 
 class PictureReader:
@@ -96,17 +96,17 @@ class PictureReader:
         self.std = torch.tensor(preprocess["std"], device=device)[:, None, None]
 
     @torch.inference_mode()
-    def embed_crops(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
-        """(N, 25, D): an embedding of norm 1 for each crop."""
+    def embed_crops(self, pictures: Sequence[np.ndarray] | np.ndarray, stride: int = STRIDE) -> Tensor:
+        """(N, 25, D): an embedding of norm 1 for each crop; with a stride of 256 there are four."""
         found = []
         for part in as_batch(pictures).split(self.pictures_per_batch):
-            squares = crops(part).flatten(0, 1)[:, None].to(self.device)
+            squares = crops(part, stride).flatten(0, 1)[:, None].to(self.device)
             if self.size != (CROP, CROP):
                 squares = F.interpolate(
                     squares, self.size, mode="bicubic", antialias=True, align_corners=False
                 ).clamp(0, 1)
             embedded = self.model.encode_image((squares - self.mean) / self.std, normalize=True)
-            found.append(embedded.float().cpu().unflatten(0, (len(part), CROPS)))
+            found.append(embedded.float().cpu().unflatten(0, (len(part), -1)))
         return torch.cat(found)
 
     def embed_pictures(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:

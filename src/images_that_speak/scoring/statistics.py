@@ -7,6 +7,7 @@ the figure would change with other prompts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,12 +136,22 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float],
     return Interval(value, float(low), float(high))
 
 
-def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
-           seed: int = 0) -> dict[str, Interval | int]:
+def wilson(successes: int, trials: int) -> Interval:
+    """A share and its 95 % score interval (Wilson 1927), which has a width also where all or none succeed."""
+    z = 1.959963984540054
+    share, spread = successes / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000, seed: int = 0,
+           more: Sequence[str] = ()) -> dict[str, Interval | int]:
     """Figures of a table of samples.
 
     Args:
         rows: one a sample, as `score_sample` makes them, with `image_prompt` and `audio_prompt`.
+        more: keys of the rows whose mean over samples is told besides.
 
     Returns a dict, in the order of the printed table: `samples`; corpus `wer`, `second_wer`, `cer`, `per`;
     `insertions`, `deletions` and `substitutions` a word; `wer_capped`, the mean of min(1, WER);
@@ -166,7 +177,7 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000,
     counts = [row["evaluations"] for row in rows if row.get("evaluations") is not None]
     if counts:
         found["evaluations"] = round(sum(counts) / len(counts))
-    for name in ("clip", "top1", "joint"):
+    for name in ("clip", "top1", "joint", *more):
         add(name, name, lambda row, name=name: float(row[name]))  # type: ignore[misc]
     return found
 

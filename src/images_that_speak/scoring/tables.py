@@ -22,6 +22,13 @@ TOTAL_COLUMNS = {
     "deletions": "deletions", "substitutions": "substitutions", "cer": "CER", "per": "PER",
     "wer_capped": "WER ≤ 1", "clip": "CLIP", "top1": "top-1", "joint": "joint success", "evaluations": "NFE",
 }
+METRIC_COLUMNS = {"metric": "metric", "value": "value", "samples": "samples", "reference": "against",
+                  "references": "files there", "weights": "weights", "protocol": "protocol"}
+
+
+def shown_figure(value: Any) -> str | None:
+    """A figure that is no rate, with its interval where it has one."""
+    return str(value) if isinstance(value, Interval) else None if value is None else f"{value:.4g}"
 
 
 def shown(value: Any) -> str:

@@ -1,0 +1,83 @@
+"""Words under a picture: what it shows, what it says, and what was heard, drawn as pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .alignment import align
+from .folders import Sample
+
+# The pages' colours on a dark ground.
+PAPER, INK, QUIET = "#131415", "#e9e7e2", "#a19d95"
+WRONG, MISSING, ADDED = "#ff8f84", "#e9ba62", "#8fb8ff"
+LINE, TOP, SIDE, LABEL = 37, 9, 24, 88  # pixels: of a line, above the first, at either side, of a label
+LARGEST, SMALLEST = 24, 11  # pixels of the letters
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A word in a colour, underlined or not, for colour alone does not reach everyone."""
+
+    text: str
+    colour: str = INK
+    marked: bool = False
+
+
+def pieces(asked: str, heard: str) -> list[Piece]:
+    """What was heard, word by word: another word underlined, a missing one in brackets, a further one after
+    a plus."""
+    shown = {"=": lambda a, b: Piece(b), "s": lambda a, b: Piece(b, WRONG, True),
+             "d": lambda a, b: Piece(f"[{a}]", MISSING), "i": lambda a, b: Piece(f"+{b}", ADDED)}
+    return [shown[kind](a, b) for kind, a, b in align(asked, heard)]
+
+
+def lines(sample: Sample) -> list[tuple[str, list[Piece], str]]:
+    """(label, words, figure) of each line; a line of which nothing is known is left out."""
+    scores = sample.scores
+    found = []
+    if sample.image_prompt:
+        clip = scores.get("clip")
+        found.append(("shows", [Piece(sample.image_prompt)], "" if clip is None else f"CLIP {clip:.1f}"))
+    if sample.audio_prompt:
+        found.append(("says", [Piece(sample.audio_prompt)], ""))
+    if scores.get("heard") is not None:
+        wer = scores.get("wer")
+        words = pieces(sample.audio_prompt or "", scores["heard"]) or [Piece("nothing", QUIET)]
+        found.append(("heard", words, "" if wer is None else f"WER {100 * wer:.0f} %"))
+    return found
+
+
+def draw_caption(sample: Sample, width: int) -> Image.Image:
+    """A strip of three lines, `width` pixels wide and 3 · LINE + 2 · TOP high."""
+    strip = Image.new("RGB", (width, 3 * LINE + 2 * TOP), PAPER)
+    draw = ImageDraw.Draw(strip)
+    quiet = ImageFont.load_default(17)
+    for number, (label, words, figure) in enumerate(lines(sample)):
+        base = TOP + number * LINE + 27
+        draw.text((SIDE, base), label, QUIET, quiet, anchor="ls")
+        draw.text((width - SIDE, base), figure, QUIET, quiet, anchor="rs")
+        _draw_words(draw, words, SIDE + LABEL, base, width - 2 * SIDE - LABEL - 110)
+    return strip
+
+
+def _draw_words(draw: ImageDraw.ImageDraw, words: list[Piece], left: float, base: int, room: int) -> None:
+    """Words on one line, as large as they fit; what does not fit in the smallest letters is cut off."""
+    sizes = range(LARGEST, SMALLEST - 1, -1)
+    text = " ".join(word.text for word in words)
+    fonts = (ImageFont.load_default(size) for size in sizes)
+    font = next((f for f in fonts if f.getlength(text) <= room), ImageFont.load_default(SMALLEST))
+    end = left + room
+    for word in words:
+        length = font.getlength(word.text)
+        shown = word.text
+        while shown and left + font.getlength(shown + "…") > end and left + length > end:
+            shown = shown[:-1]
+        if shown != word.text:
+            draw.text((left, base), shown + "…", word.colour, font, anchor="ls")
+            return
+        draw.text((left, base), shown, word.colour, font, anchor="ls")
+        if word.marked:
+            draw.line((left, base + 5, left + length, base + 5), word.colour, 2)
+        left += length + font.getlength(" ")

@@ -1,0 +1,145 @@
+"""A video of a sample: the picture, a bar that sweeps it in time with the sound, and captions.
+
+H.264 and AAC in an mp4, which browsers play; made by PyAV, whose wheel brings its own ffmpeg.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..files import atomic_path, content_hash
+from .caption import draw_caption, lines
+from .folders import RunFolder, Sample, find_runs
+
+FPS = 25  # of a picture of 1024 columns and 10.24 s, each frame sweeps four columns
+BAR = (255, 90, 60)  # the pages' play-head
+VERSION = 1  # of how a video looks; another makes them anew
+BT709 = 1  # ffmpeg's number for the colours that players take for granted
+
+
+def write_videos(runs: Sequence[RunFolder]) -> list[Path]:
+    """Write video.mp4 into the folder of every sample, or x_video.mp4 beside a picture x.png of anyone.
+
+    A video that shows and says what it would show and say now is not made again. Samples without a picture
+    or a sound are named and left out. Returns the videos, old and new. Raises UserError when PyAV is not
+    installed or no sample is left.
+    """
+    load_av()
+    # An evaluation comes last: of the same sample it knows more.
+    ordered = sorted(runs, key=lambda run: run.task == "evaluate")
+    samples = {video_path(sample): sample for run in ordered for sample in run.samples}
+    broken = [sample for sample in samples.values() if sample.sound is None or not sample.image.exists()]
+    for sample in broken:
+        print(f"left out: {sample.image.parent} (no picture)" if sample.sound else
+              f"left out: {sample.image} (no sound beside it)")
+    whole = {path: sample for path, sample in samples.items() if sample not in broken}
+    if not whole:
+        raise UserError(f"{', '.join(str(run.path) for run in runs)}: no sample with a picture and a sound")
+    marks = {path: mark(sample) for path, sample in whole.items()}
+    missing = {path: sample for path, sample in whole.items() if read_mark(path) != marks[path]}
+    for path, sample in tqdm(missing.items(), unit="video", desc="videos", leave=False):
+        write_video(path, sample, marks[path])
+    place = os.path.commonpath([path.parent.resolve() for path in whole])
+    print(f"{len(missing)} videos made, {len(whole) - len(missing)} there already: "
+          f"{min(place, os.path.relpath(place), key=len)}")
+    return list(whole)
+
+
+def videos_of(paths: Sequence[Path]) -> list[Path]:
+    """`write_videos` for run folders, or folders that hold some."""
+    return write_videos(find_runs(paths))
+
+
+def video_path(sample: Sample) -> Path:
+    """Where the video of `sample` belongs."""
+    if sample.image.name == "image.png":
+        return sample.image.with_name("video.mp4")
+    return sample.image.with_name(sample.image.stem.removesuffix("_img") + "_video.mp4")
+
+
+def write_video(path: Path, sample: Sample, comment: str = "") -> None:
+    """Write the video of one sample; `comment` is kept in the file.
+
+    Raises UserError when its picture or its sound cannot be read, or the file cannot be written.
+    """
+    av = load_av()
+    try:
+        wave, rate = soundfile.read(sample.sound, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{sample.sound}: not a readable sound file ({error})") from error
+    try:
+        with Image.open(sample.image) as image:
+            picture = image.convert("RGB")
+    except OSError as error:
+        raise UserError(f"{sample.image}: not a readable picture ({error})") from error
+    scene = np.vstack([picture, draw_caption(sample, picture.width)])
+    # H.264 halves the resolution of colour and wants even sides.
+    scene = np.pad(scene, ((0, scene.shape[0] % 2), (0, scene.shape[1] % 2), (0, 0)), mode="edge")
+    count = max(1, round(FPS * len(wave) / rate))
+    with atomic_path(path) as temporary, av.open(
+            str(temporary), "w", options={"movflags": "faststart"}) as container:
+        container.metadata["comment"] = comment
+        video = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "fast"})
+        video.width, video.height, video.pix_fmt = scene.shape[1], scene.shape[0], "yuv420p"
+        coded = video.codec_context
+        coded.colorspace = coded.color_primaries = coded.color_trc = BT709
+        audio = container.add_stream("aac", rate=rate, layout="mono", options={"b": "96k"})
+        sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[:, :1].T), "fltp", "mono")
+        sound.sample_rate, sound.pts = rate, 0
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode(None))
+        for pixels in frames(scene, picture.size, count):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            container.mux(video.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
+        container.mux(video.encode(None))
+
+
+def frames(scene: np.ndarray, size: tuple[int, int], count: int) -> Iterator[np.ndarray]:
+    """`count` frames: in each, the bar covers the columns of the picture that sound while it is seen.
+
+    Args:
+        scene: (H, W, 3) uint8, the picture at the top left. size: width and height of the picture.
+    """
+    width, height = size
+    for number in range(count):
+        pixels = scene.copy()
+        # The last edge is rounded up, so that there is a bar where frames outnumber columns.
+        pixels[:height, width * number // count:-(-width * (number + 1) // count)] = BAR
+        yield pixels
+
+
+def mark(sample: Sample) -> str:
+    """A hash of all that the video of `sample` shows and says."""
+    said = [[label, [piece.__dict__ for piece in words], figure] for label, words, figure in lines(sample)]
+    files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (sample.image, sample.sound) if path]
+    return content_hash([VERSION, FPS, said, files])
+
+
+def read_mark(path: Path) -> str | None:
+    """The mark in a video, or None when there is no video, or none that can be read."""
+    av = load_av()
+    if not path.exists():
+        return None
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment")
+    except av.FFmpegError:
+        return None
+
+
+def load_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise UserError("videos need PyAV: pip install -e '.[video]'") from error
+    return av

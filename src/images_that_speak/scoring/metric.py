@@ -1,0 +1,48 @@
+"""What evaluate.py asks of a metric beside WER and CLIP, and what it gives to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sample: picture (256, 1024) uint8, wave (T,) float32 at 16 kHz, and what its sample.json says."""
+
+    name: str
+    picture: np.ndarray
+    wave: np.ndarray
+    image_prompt: str | None = None
+    audio_prompt: str | None = None
+    record: dict[str, Any] | None = None
+
+
+class Metric(Protocol):
+    """One metric, or several that share their work.
+
+    Built without reading anything large; raises UserError then when a folder that it needs is not there.
+    weights: what it stands on, "none" where it needs no weights. protocol: how it was measured. reference:
+    what it compares with, or None.
+    """
+
+    weights: str
+    protocol: str
+    reference: str | None
+
+    def load(self) -> None:
+        """Load weights. Raises UserError when they cannot be had."""
+
+    def add(self, clips: Sequence[Clip]) -> list[Scores]:
+        """The figures of each clip, None where there is none; empty for a metric of sets."""
+
+    def total(self) -> dict[str, float]:
+        """Figures of all clips as a set; empty for a metric whose figures are means over clips."""
+
+    def counted(self) -> int | None:
+        """How many files there were to compare with, or None."""
