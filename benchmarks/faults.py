@@ -1,0 +1,365 @@
+"""Faults made on purpose, and what was lost by them: one line for each kind.
+
+    python benchmarks/faults.py [training] [sweep] [evaluation] [disk] [checkpoint] [second] [wandb]
+                                [kills=20] [seed=0] [folder=DIR]
+
+All kinds unless some are named. `training`, `sweep` and `evaluation` are killed with SIGKILL, `kills` times at a
+moment drawn over the command's usual duration (so that imports, loading, working and writing are all hit) and
+as often right before a file is opened for writing, renamed, made or removed. The same command is issued until
+it ends by itself; what it leaves is then compared, byte for byte, with what a command never killed left.
+Needs flite (a corpus of twelve phrases is built). `disk` needs the right to mount a small tmpfs, else it is
+left out. Networks are tiny or take two steps: about half an hour of one core in all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# What differs from command to command, or from run to run: clocks, and how the work was divided.
+CLOCKS = ("seconds", "made")
+RECORDS = ("run.json", "README.md", "config.yaml", ".lock", "sweep.json", "jobs.csv")
+LIMIT = 600  # seconds a command may take
+TINY = ["experiment=pocket/speech", "data.train.voices=[slt]", "data.batch_size=2", "steps=24",
+        "adapter.channels=16", "adapter.hidden=16", "adapter.layers=1", "model.unet.channels=[16,16,16]",
+        "model.crop_columns=16", "trainer.checkpoint_every=4", "trainer.validate_every=8",
+        "trainer.log_every=1", "export=null", "device=cpu"]
+SWEEP = ["generate.py", "-m", "guidance.audio_weight=0.8,1", "guidance.image_scale=2,3", "steps=2", "device=cpu"]
+
+
+# --- commands, killed and not
+
+
+def start(arguments: Sequence[str], log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    with open(log, "wb") as file:
+        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=file,
+                                start_new_session=True, env={**os.environ, **environment})
+
+
+def call(arguments: Sequence[str], log: Path, **environment: str) -> tuple[int, str, float]:
+    """Exit code, what was printed, and seconds of a command."""
+    began = time.perf_counter()
+    code = start(arguments, log, **environment).wait(LIMIT)
+    return code, log.read_text(errors="replace"), time.perf_counter() - began
+
+
+def must(arguments: Sequence[str], log: Path, **environment: str) -> float:
+    """Seconds of a command that is to succeed."""
+    code, text, seconds = call(arguments, log, **environment)
+    if code:
+        sys.exit(f"{' '.join(arguments)}\n{text}")
+    return seconds
+
+
+def kill_after(arguments: Sequence[str], log: Path, seconds: float) -> bool | int:
+    """True when the command was killed, else its exit code."""
+    process = start(arguments, log)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+
+
+def kill_at_write(arguments: Sequence[str], log: Path, folder: Path, number: int) -> bool | int:
+    """The same, killed right before its `number`-th change below `folder`; 0 counts them (see `watched`)."""
+    code, text, _ = call([__file__, "--watched", str(folder), str(number), *arguments], log)
+    return True if code == -signal.SIGKILL else code
+
+
+def watched(folder: str, number: int, script: str, arguments: Sequence[str]) -> None:
+    """Run a script in this process, which kills itself right before its `number`-th change below `folder`."""
+    count = 0
+
+    def look(event: str, values: tuple[Any, ...]) -> None:
+        nonlocal count
+        writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate") or (
+            event == "open" and isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR))
+        if writes and any(isinstance(value, (str, Path)) and str(value).startswith(folder) for value in values):
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.argv = [script, *arguments]
+    sys.path[0] = str(ROOT)
+    sys.addaudithook(look)
+    try:
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        if not number:
+            Path(f"{folder}.changes").write_text(str(count))
+
+
+# --- what is compared
+
+
+def left(folder: Path) -> dict[str, str]:
+    """{file: hash of what it says} of everything below a folder of runs, clocks and records left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name in RECORDS or path.suffix == ".diff" or path.parent.is_symlink():
+            continue
+        data = path.read_bytes()
+        if path.suffix == ".ckpt":  # carries clocks; the weights and the metrics are what came of it
+            data = b""
+        elif path.name == "result.json" or path.name == "metrics.jsonl" and b"seconds_per_sample" in data:
+            data = repr([{k: v for k, v in json.loads(line).items() if not k.startswith(CLOCKS)} for line in
+                         ([data] if path.name == "result.json" else data.splitlines())]).encode()
+        found[str(path.relative_to(folder))] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def lost(whole: dict[str, str], now: dict[str, str]) -> list[str]:
+    """What differs, a line a file; checkpoints beside last.ckpt depend on where a training was stopped."""
+    def bound(name: str) -> bool:
+        return name.endswith("previous.ckpt")
+
+    return [f"{name}: " + ("missing" if name not in now else "left over" if name not in whole else "differs")
+            for name in sorted({*whole, *now}) if whole.get(name) != now.get(name) and not bound(name)]
+
+
+class Trials:
+    """The folder that faults are made in, and the kinds of fault: a method each."""
+
+    def __init__(self, folder: Path, kills: int, seed: int):
+        self.folder, self.kills, self.random = folder, kills, random.Random(seed)
+        self.log = folder / "output.txt"
+        self.logs = folder / "logs"
+
+    def clean(self, *more: Path) -> None:
+        for path in (self.logs, *more):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def storm(self, name: str, command: Sequence[str], reset: Callable[[], None], place: Path) -> None:
+        """Kill `command` again and again, and tell what was lost below `place`."""
+        reset()
+        usual = must(command, self.log)
+        whole = left(place)
+        reset()
+        kill_at_write(command, self.log, place, 0)
+        changes = int(Path(f"{place}.changes").read_text())
+        problems, ended, killed, unclear = lost(whole, left(place)), 1, {"time": 0, "write": 0}, []
+        while sum(killed.values()) < 2 * self.kills:
+            reset()
+            code: bool | int = True
+            while code is True:
+                ways = [way for way, count in killed.items() if count < self.kills]
+                if not ways:
+                    code = call(command, self.log)[0]
+                elif (way := self.random.choice(ways)) == "time":
+                    code = kill_after(command, self.log, self.random.uniform(0, usual))
+                    killed[way] += code is True
+                else:
+                    code = kill_at_write(command, self.log, place, self.random.randint(1, changes))
+                    killed[way] += code is True
+                print(f"  {name}: {killed}, {ended} finished", end="\r", file=sys.stderr, flush=True)
+            ended += 1
+            if code:
+                unclear.append(f"ended with {code}: {self.log.read_text(errors='replace')[-800:]}")
+            problems += lost(whole, left(place))
+        self.tell(name, f"killed {killed['time']} times over its usual {usual:.0f} s and {killed['write']} times "
+                  f"at one of its {changes} writes; finished {ended} times", problems + unclear)
+
+    def tell(self, name: str, what: str, problems: Sequence[str]) -> None:
+        print(f"{name}: {what}; lost: {'nothing' if not problems else len(problems)}", flush=True)
+        for problem in problems[:20]:
+            print(f"    {problem}", flush=True)
+
+    # --- kinds
+
+    @property
+    def training_command(self) -> list[str]:
+        data = self.folder / "data"
+        if not (data / "pocket_speech" / "manifest.parquet").exists():
+            must(["-m", "images_that_speak.data", f"data.root={data}/pocket_speech", "data.voices=[slt]",
+                  "data.prompts=12"], self.log)
+        return ["train.py", *TINY, f"paths.data={data}", f"paths.logs={self.logs}"]
+
+    @property
+    def latents(self) -> Path:
+        return self.folder / "data" / "latents"
+
+    def training(self) -> None:
+        self.storm("training", self.training_command, lambda: self.clean(self.latents), self.logs)
+
+    def sweep(self) -> None:
+        self.storm("sweep", [*SWEEP, f"paths.logs={self.logs}"], self.clean, self.logs)
+
+    def evaluation(self) -> None:
+        self.clean()
+        prompts = self.folder / "pairs.csv"
+        prompts.write_text("image_prompt,audio_prompt\na cat,happy baby music\ntwo frogs,green water\n")
+        must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=null", "device=cpu",
+              f"paths.logs={self.logs}"], self.log)
+        run, = (self.logs / "generate").iterdir()
+        made = self.folder / "made"
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(run, made)
+
+        def reset() -> None:
+            shutil.rmtree(self.logs / "evaluate", ignore_errors=True)
+            shutil.rmtree(run)
+            shutil.copytree(made, run)  # with its times: they are part of what an evaluation is named by
+
+        self.storm("evaluation", ["evaluate.py", f"run={run}", "device=cpu", f"paths.logs={self.logs}"], reset,
+                   self.logs)
+
+    def disk(self) -> None:
+        """On a disk that is full after the first checkpoint, or the first sample; then space is made."""
+        for name, command, free in (("training", self.training_command, 7.5), ("sweep", SWEEP, 2.5)):
+            self.clean(self.latents)
+            command = [*(word for word in command if not word.startswith("paths.logs")),
+                       f"paths.logs={self.logs}"]
+            must(command, self.log)
+            whole = left(self.logs)
+            self.clean()
+            self.logs.mkdir()
+            if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(self.logs)],
+                              capture_output=True).returncode:
+                return self.tell("disk", "left out: no right to mount a tmpfs", [])
+            try:
+                filler = self.logs / "filler"
+                filler.write_bytes(bytes(int((64 - free) * 2**20)))
+                code, text, _ = call(command, self.log)
+                errors = [line.strip() for line in text.splitlines() if "space" in line]
+                problems = [] if code and errors else [f"ended with {code}: {text[-800:]}"]
+                if "Traceback" in text:
+                    problems.append(f"a traceback: {text[-800:]}")
+                before = left(self.logs)
+                filler.unlink()
+                code, text, _ = call(command, self.log)
+                problems += [f"ended with {code} when there was space: {text[-800:]}"] if code else []
+                after = left(self.logs)
+                problems += lost(whole, after)
+                kept = sum(after.get(path) == seen for path, seen in before.items())
+                self.tell(f"disk full ({name})", f"\"{errors[0] if errors else ''}\"; {kept} of {len(before) - 1} "
+                          "files kept as they were, and finished when there was space", problems)
+            finally:
+                subprocess.run(["umount", str(self.logs)], check=True)
+
+    def checkpoint(self) -> None:
+        """The last checkpoint of an unfinished training damaged in three ways; then both."""
+        command = self.training_command
+        self.clean(self.latents)
+        must(command, self.log)
+        whole = left(self.logs)
+        run, = (self.logs / "train").iterdir()
+        for name in ("result.json", "README.md"):
+            (run / name).unlink()
+        shutil.rmtree(run / "weights")
+        unfinished = self.folder / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(run, unfinished)
+        good = (run / "checkpoints" / "last.ckpt").read_bytes()
+        flipped = bytearray(good)
+        for at in self.random.sample(range(len(good)), 20):
+            flipped[at] ^= 0xFF
+        problems, told = [], ""
+        for name, data in (("cut off", good[:len(good) // 2]), ("20 bytes flipped", bytes(flipped)), ("empty", b"")):
+            shutil.rmtree(run)
+            shutil.copytree(unfinished, run)
+            (run / "checkpoints" / "last.ckpt").write_bytes(data)
+            code, text, _ = call(command, self.log)
+            told = next((line for line in text.splitlines() if "the one before it" in line), "")
+            if code or not told:
+                problems.append(f"{name}: ended with {code}: {text[-800:]}")
+            problems += [f"{name}: {line}" for line in lost(whole, left(self.logs)) if "broken.ckpt" not in line]
+        self.tell("last checkpoint cut off, flipped, empty", f"\"…{told[-60:]}\"", problems)
+        shutil.rmtree(run)
+        shutil.copytree(unfinished, run)
+        for path in (run / "checkpoints").iterdir():
+            path.write_bytes(b"")
+        code, text, _ = call(command, self.log)
+        refused = code == 2 and "no checkpoint is whole" in text
+        self.tell("both checkpoints empty", "refused" if refused else f"ended with {code}",
+                  [] if refused else [text[-800:]])
+
+    def second(self) -> None:
+        """The same command once more while it runs."""
+        for name, command in (("training", self.training_command),
+                              ("generation", ["generate.py", "steps=2", "num_samples=2", "device=cpu",
+                                              f"paths.logs={self.logs}"])):
+            self.clean(self.latents)
+            must(command, self.log)
+            whole = left(self.logs)
+            self.clean(self.latents)
+            first = start(command, self.folder / "first.txt")
+            while first.poll() is None and not list(self.logs.glob("*/*/run.json")):
+                time.sleep(0.02)
+            first.send_signal(signal.SIGSTOP)  # so that it is at work for as long as the second looks
+            code, text, _ = call(command, self.log)
+            first.send_signal(signal.SIGCONT)
+            problems = [] if code == 2 and "at work on this very run" in text else [f"{code}: {text[-500:]}"]
+            problems += [f"the first ended with {code}"] if (code := first.wait(LIMIT)) else []
+            message = text.strip().splitlines()[-1].split(": ", 2)[-1]
+            self.tell(f"second {name}", f"refused (\"{message[:70]}…\"), and the first finished",
+                      problems + lost(whole, left(self.logs)))
+
+    def wandb(self) -> None:
+        """A server that refuses, and one that takes the call and never answers."""
+        command = ["generate.py", "steps=2", "reader=null", "device=cpu", f"paths.logs={self.logs}"]
+        self.clean()
+        usual = must(command, self.log)
+        for name, server in (("refuses", closed_port), ("never answers", silent_port)):
+            with server() as port:
+                self.clean()
+                seconds = must([*command, "logger=wandb"], self.log, WANDB_MODE="online", WANDB_API_KEY="0" * 40,
+                               WANDB_BASE_URL=f"http://127.0.0.1:{port}")
+            kept = list(self.logs.glob("generate/*/wandb/offline-run-*/*.wandb"))
+            result = list(self.logs.glob("generate/*/result.json"))
+            self.tell(f"W&B server that {name}", f"finished in {seconds:.0f} s, without W&B {usual:.0f} s; logged "
+                      f"offline in {len(kept)} run", [] if kept and result else [self.log.read_text()[-800:]])
+
+
+@contextmanager
+def closed_port() -> Any:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def silent_port() -> Any:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(64)  # the system accepts, nobody reads
+        yield taken.getsockname()[1]
+
+
+KINDS = ("training", "sweep", "evaluation", "disk", "checkpoint", "second", "wandb")
+
+
+def main() -> None:
+    options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    kinds = [word for word in sys.argv[1:] if "=" not in word] or list(KINDS)
+    if unknown := [*({*kinds} - {*KINDS}), *({*options} - {"kills", "seed", "folder"})]:
+        sys.exit(f"{', '.join(unknown)}: expected some of {', '.join(KINDS)}, kills=, seed=, folder=")
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        place = Path(options.get("folder", folder)).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        trials = Trials(place, int(options.get("kills", 20)), int(options.get("seed", 0)))
+        for kind in kinds:
+            getattr(trials, kind)()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--watched"]:
+        watched(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:])
+    else:
+        main()
