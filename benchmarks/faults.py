@@ -1,19 +1,22 @@
 """Faults made on purpose, and what was lost by them: one line for each kind.
 
     python benchmarks/faults.py [training] [sweep] [evaluation] [disk] [checkpoint] [second] [wandb]
-                                [kills=20] [seed=0] [folder=DIR]
+                                [kills=20] [imports=true] [seed=0] [folder=DIR]
 
-All kinds unless some are named. `training`, `sweep` and `evaluation` are killed with SIGKILL, `kills` times at a
-moment drawn over the command's usual duration (so that imports, loading, working and writing are all hit) and
-as often right before a file is opened for writing, renamed, made or removed. The same command is issued until
-it ends by itself; what it leaves is then compared, byte for byte, with what a command never killed left.
-Needs flite (a corpus of twelve phrases is built). `disk` needs the right to mount a small tmpfs, else it is
-left out. Networks are tiny or take two steps: about half an hour of one core in all.
+All kinds unless some are named. `training`, `sweep` and `evaluation` are killed with SIGKILL: `kills` times at a
+moment drawn over the command's usual duration, so that imports, loading, working and writing are hit, and as
+often right before a file is opened for writing, renamed, made or removed. The same command is issued until it
+ends by itself; what it leaves is compared, byte for byte, with what a command never killed left.
+
+Needs flite (a corpus of twelve phrases is built). `disk` mounts a small tmpfs and is left out where that is not
+allowed. Networks are tiny or take two steps. `imports=false` starts no fresh process for a command but forks one
+that has imported torch already: nothing is killed while it imports, and all takes a third of the time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -25,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,65 +49,80 @@ SWEEP = ["generate.py", "-m", "guidance.audio_weight=0.8,1", "guidance.image_sca
 # --- commands, killed and not
 
 
-def start(arguments: Sequence[str], log: Path, **environment: str) -> subprocess.Popen[bytes]:
-    with open(log, "wb") as file:
-        return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=file,
-                                start_new_session=True, env={**os.environ, **environment})
+class Command:
+    """A command at work, in a process of its own or in a fork of this one.
+
+    die_at: with a fork, it kills itself right before its so many-th change below the folder `watch`; 0 has it
+    write their number into `watch`.changes.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path, fork: bool = False, watch: Path | None = None,
+                 die_at: int = 0, **environment: str):
+        self.arguments, self.log = arguments, log
+        if not fork:
+            with open(log, "wb") as file:
+                self.pid = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=file,
+                                            start_new_session=True, env={**os.environ, **environment}).pid
+        elif (pid := os.fork()):
+            self.pid = pid
+        else:
+            code = 70
+            try:
+                file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                for number in (1, 2):
+                    os.dup2(file, number)
+                os.setsid()
+                os.chdir(ROOT)
+                os.environ.update(environment)
+                code = run_here(arguments, watch, die_at)
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+
+    def wait(self, seconds: float = LIMIT) -> int | None:
+        """Its exit code, negative for a signal; None when it was still at work and had to be killed."""
+        until, killed = time.monotonic() + seconds, False
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return None if killed else os.waitstatus_to_exitcode(status)
+            if time.monotonic() > until and not killed:
+                os.killpg(self.pid, signal.SIGKILL)
+                killed = True
+            time.sleep(0.01)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
 
 
-def call(arguments: Sequence[str], log: Path, **environment: str) -> tuple[int, str, float]:
-    """Exit code, what was printed, and seconds of a command."""
-    began = time.perf_counter()
-    code = start(arguments, log, **environment).wait(LIMIT)
-    return code, log.read_text(errors="replace"), time.perf_counter() - began
-
-
-def must(arguments: Sequence[str], log: Path, **environment: str) -> float:
-    """Seconds of a command that is to succeed."""
-    code, text, seconds = call(arguments, log, **environment)
-    if code:
-        sys.exit(f"{' '.join(arguments)}\n{text}")
-    return seconds
-
-
-def kill_after(arguments: Sequence[str], log: Path, seconds: float) -> bool | int:
-    """True when the command was killed, else its exit code."""
-    process = start(arguments, log)
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-
-
-def kill_at_write(arguments: Sequence[str], log: Path, folder: Path, number: int) -> bool | int:
-    """The same, killed right before its `number`-th change below `folder`; 0 counts them (see `watched`)."""
-    code, text, _ = call([__file__, "--watched", str(folder), str(number), *arguments], log)
-    return True if code == -signal.SIGKILL else code
-
-
-def watched(folder: str, number: int, script: str, arguments: Sequence[str]) -> None:
-    """Run a script in this process, which kills itself right before its `number`-th change below `folder`."""
+def run_here(arguments: Sequence[str], watch: Path | None, die_at: int) -> int:
+    """Run a script in this process and return its exit code."""
     count = 0
 
     def look(event: str, values: tuple[Any, ...]) -> None:
         nonlocal count
         writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate") or (
             event == "open" and isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR))
-        if writes and any(isinstance(value, (str, Path)) and str(value).startswith(folder) for value in values):
+        if writes and any(str(value).startswith(str(watch)) for value in values if isinstance(value, (str, Path))):
             count += 1
-            if count == number:
+            if count == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.argv = [script, *arguments]
+    if watch is not None:
+        sys.addaudithook(look)
+    sys.argv = list(arguments)
     sys.path[0] = str(ROOT)
-    sys.addaudithook(look)
     try:
-        runpy.run_path(script, run_name="__main__")
-    finally:
-        if not number:
-            Path(f"{folder}.changes").write_text(str(count))
+        runpy.run_path(arguments[0], run_name="__main__")
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if watch is not None and not die_at:
+        Path(f"{watch}.changes").write_text(str(count))
+    return code
 
 
 # --- what is compared
@@ -137,10 +156,23 @@ def lost(whole: dict[str, str], now: dict[str, str]) -> list[str]:
 class Trials:
     """The folder that faults are made in, and the kinds of fault: a method each."""
 
-    def __init__(self, folder: Path, kills: int, seed: int):
-        self.folder, self.kills, self.random = folder, kills, random.Random(seed)
+    def __init__(self, folder: Path, kills: int, seed: int, imports: bool):
+        self.folder, self.kills, self.random, self.imports = folder, kills, random.Random(seed), imports
         self.log = folder / "output.txt"
         self.logs = folder / "logs"
+
+    def call(self, arguments: Sequence[str], **environment: str) -> tuple[int | None, str, float]:
+        """Exit code, what was printed, and seconds of a command."""
+        began = time.perf_counter()
+        command = Command(arguments, self.log, fork=not self.imports and arguments[0] != "-m", **environment)
+        return command.wait(), command.text(), time.perf_counter() - began
+
+    def must(self, arguments: Sequence[str], **environment: str) -> float:
+        """Seconds of a command that is to succeed."""
+        code, text, seconds = self.call(arguments, **environment)
+        if code != 0:
+            sys.exit(f"{' '.join(arguments)}\nended with {code}\n{text}")
+        return seconds
 
     def clean(self, *more: Path) -> None:
         for path in (self.logs, *more):
@@ -149,32 +181,34 @@ class Trials:
     def storm(self, name: str, command: Sequence[str], reset: Callable[[], None], place: Path) -> None:
         """Kill `command` again and again, and tell what was lost below `place`."""
         reset()
-        usual = must(command, self.log)
+        usual = self.must(command)
         whole = left(place)
         reset()
-        kill_at_write(command, self.log, place, 0)
+        Command(command, fork=True, watch=place).wait()
         changes = int(Path(f"{place}.changes").read_text())
-        problems, ended, killed, unclear = lost(whole, left(place)), 1, {"time": 0, "write": 0}, []
+        problems, ended, killed = lost(whole, left(place)), 1, {"time": 0, "write": 0}
         while sum(killed.values()) < 2 * self.kills:
             reset()
-            code: bool | int = True
-            while code is True:
+            code: int | None = None
+            while code is None:
                 ways = [way for way, count in killed.items() if count < self.kills]
-                if not ways:
-                    code = call(command, self.log)[0]
-                elif (way := self.random.choice(ways)) == "time":
-                    code = kill_after(command, self.log, self.random.uniform(0, usual))
-                    killed[way] += code is True
+                way = self.random.choice(ways) if ways else "none"
+                if way == "write":
+                    code = Command(command, self.log, fork=True, watch=place,
+                                   die_at=self.random.randint(1, changes)).wait()
+                    code = None if code == -signal.SIGKILL else code
                 else:
-                    code = kill_at_write(command, self.log, place, self.random.randint(1, changes))
-                    killed[way] += code is True
+                    seconds = self.random.uniform(0, usual) if way == "time" else LIMIT
+                    code = Command(command, self.log, fork=not self.imports).wait(seconds)
+                if way != "none":
+                    killed[way] += code is None
                 print(f"  {name}: {killed}, {ended} finished", end="\r", file=sys.stderr, flush=True)
             ended += 1
             if code:
-                unclear.append(f"ended with {code}: {self.log.read_text(errors='replace')[-800:]}")
+                problems.append(f"ended with {code}: {self.log.read_text(errors='replace')[-800:]}")
             problems += lost(whole, left(place))
         self.tell(name, f"killed {killed['time']} times over its usual {usual:.0f} s and {killed['write']} times "
-                  f"at one of its {changes} writes; finished {ended} times", problems + unclear)
+                  f"at one of its {changes} writes; finished {ended} times", problems)
 
     def tell(self, name: str, what: str, problems: Sequence[str]) -> None:
         print(f"{name}: {what}; lost: {'nothing' if not problems else len(problems)}", flush=True)
@@ -187,8 +221,8 @@ class Trials:
     def training_command(self) -> list[str]:
         data = self.folder / "data"
         if not (data / "pocket_speech" / "manifest.parquet").exists():
-            must(["-m", "images_that_speak.data", f"data.root={data}/pocket_speech", "data.voices=[slt]",
-                  "data.prompts=12"], self.log)
+            self.must(["-m", "images_that_speak.data", f"data.root={data}/pocket_speech", "data.voices=[slt]",
+                  "data.prompts=12"])
         return ["train.py", *TINY, f"paths.data={data}", f"paths.logs={self.logs}"]
 
     @property
@@ -205,8 +239,8 @@ class Trials:
         self.clean()
         prompts = self.folder / "pairs.csv"
         prompts.write_text("image_prompt,audio_prompt\na cat,happy baby music\ntwo frogs,green water\n")
-        must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=null", "device=cpu",
-              f"paths.logs={self.logs}"], self.log)
+        self.must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=null", "device=cpu",
+              f"paths.logs={self.logs}"])
         run, = (self.logs / "generate").iterdir()
         made = self.folder / "made"
         shutil.rmtree(made, ignore_errors=True)
@@ -226,7 +260,7 @@ class Trials:
             self.clean(self.latents)
             command = [*(word for word in command if not word.startswith("paths.logs")),
                        f"paths.logs={self.logs}"]
-            must(command, self.log)
+            self.must(command)
             whole = left(self.logs)
             self.clean()
             self.logs.mkdir()
@@ -236,14 +270,14 @@ class Trials:
             try:
                 filler = self.logs / "filler"
                 filler.write_bytes(bytes(int((64 - free) * 2**20)))
-                code, text, _ = call(command, self.log)
+                code, text, _ = self.call(command)
                 errors = [line.strip() for line in text.splitlines() if "space" in line]
                 problems = [] if code and errors else [f"ended with {code}: {text[-800:]}"]
                 if "Traceback" in text:
                     problems.append(f"a traceback: {text[-800:]}")
                 before = left(self.logs)
                 filler.unlink()
-                code, text, _ = call(command, self.log)
+                code, text, _ = self.call(command)
                 problems += [f"ended with {code} when there was space: {text[-800:]}"] if code else []
                 after = left(self.logs)
                 problems += lost(whole, after)
@@ -257,7 +291,7 @@ class Trials:
         """The last checkpoint of an unfinished training damaged in three ways; then both."""
         command = self.training_command
         self.clean(self.latents)
-        must(command, self.log)
+        self.must(command)
         whole = left(self.logs)
         run, = (self.logs / "train").iterdir()
         for name in ("result.json", "README.md"):
@@ -275,7 +309,7 @@ class Trials:
             shutil.rmtree(run)
             shutil.copytree(unfinished, run)
             (run / "checkpoints" / "last.ckpt").write_bytes(data)
-            code, text, _ = call(command, self.log)
+            code, text, _ = self.call(command)
             told = next((line for line in text.splitlines() if "the one before it" in line), "")
             if code or not told:
                 problems.append(f"{name}: ended with {code}: {text[-800:]}")
@@ -285,7 +319,7 @@ class Trials:
         shutil.copytree(unfinished, run)
         for path in (run / "checkpoints").iterdir():
             path.write_bytes(b"")
-        code, text, _ = call(command, self.log)
+        code, text, _ = self.call(command)
         refused = code == 2 and "no checkpoint is whole" in text
         self.tell("both checkpoints empty", "refused" if refused else f"ended with {code}",
                   [] if refused else [text[-800:]])
@@ -296,17 +330,17 @@ class Trials:
                               ("generation", ["generate.py", "steps=2", "num_samples=2", "device=cpu",
                                               f"paths.logs={self.logs}"])):
             self.clean(self.latents)
-            must(command, self.log)
+            self.must(command)
             whole = left(self.logs)
             self.clean(self.latents)
-            first = start(command, self.folder / "first.txt")
-            while first.poll() is None and not list(self.logs.glob("*/*/run.json")):
+            first = Command(command, self.folder / "first.txt", fork=not self.imports)
+            while not list(self.logs.glob("*/*/run.json")):
                 time.sleep(0.02)
-            first.send_signal(signal.SIGSTOP)  # so that it is at work for as long as the second looks
-            code, text, _ = call(command, self.log)
-            first.send_signal(signal.SIGCONT)
+            os.kill(first.pid, signal.SIGSTOP)  # so that it is at work for as long as the second looks
+            code, text, _ = self.call(command)
+            os.kill(first.pid, signal.SIGCONT)
             problems = [] if code == 2 and "at work on this very run" in text else [f"{code}: {text[-500:]}"]
-            problems += [f"the first ended with {code}"] if (code := first.wait(LIMIT)) else []
+            problems += [f"the first ended with {code}"] if (code := first.wait()) else []
             message = text.strip().splitlines()[-1].split(": ", 2)[-1]
             self.tell(f"second {name}", f"refused (\"{message[:70]}…\"), and the first finished",
                       problems + lost(whole, left(self.logs)))
@@ -315,11 +349,11 @@ class Trials:
         """A server that refuses, and one that takes the call and never answers."""
         command = ["generate.py", "steps=2", "reader=null", "device=cpu", f"paths.logs={self.logs}"]
         self.clean()
-        usual = must(command, self.log)
+        usual = self.must(command)
         for name, server in (("refuses", closed_port), ("never answers", silent_port)):
             with server() as port:
                 self.clean()
-                seconds = must([*command, "logger=wandb"], self.log, WANDB_MODE="online", WANDB_API_KEY="0" * 40,
+                seconds = self.must([*command, "logger=wandb"], WANDB_MODE="online", WANDB_API_KEY="0" * 40,
                                WANDB_BASE_URL=f"http://127.0.0.1:{port}")
             kept = list(self.logs.glob("generate/*/wandb/offline-run-*/*.wandb"))
             result = list(self.logs.glob("generate/*/result.json"))
@@ -342,24 +376,27 @@ def silent_port() -> Any:
         yield taken.getsockname()[1]
 
 
+HEAVY = ("images_that_speak.generate", "images_that_speak.training.train", "images_that_speak.training.diffusion",
+         "images_that_speak.networks.adapters", "pocketsphinx", "open_clip")
 KINDS = ("training", "sweep", "evaluation", "disk", "checkpoint", "second", "wandb")
 
 
 def main() -> None:
     options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     kinds = [word for word in sys.argv[1:] if "=" not in word] or list(KINDS)
-    if unknown := [*({*kinds} - {*KINDS}), *({*options} - {"kills", "seed", "folder"})]:
-        sys.exit(f"{', '.join(unknown)}: expected some of {', '.join(KINDS)}, kills=, seed=, folder=")
+    if unknown := [*({*kinds} - {*KINDS}), *({*options} - {"kills", "imports", "seed", "folder"})]:
+        sys.exit(f"{', '.join(unknown)}: expected some of {', '.join(KINDS)}, kills=, imports=, seed=, folder=")
+    os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no threads of its parent's
+    for name in HEAVY:
+        importlib.import_module(name)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         place = Path(options.get("folder", folder)).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        trials = Trials(place, int(options.get("kills", 20)), int(options.get("seed", 0)))
+        trials = Trials(place, int(options.get("kills", 20)), int(options.get("seed", 0)),
+                        options.get("imports", "true") == "true")
         for kind in kinds:
             getattr(trials, kind)()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--watched"]:
-        watched(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:])
-    else:
-        main()
+    main()

@@ -253,13 +253,11 @@ def save_clip(state: Mapping[str, Tensor], out_dir: str | Path) -> Path:
     return path
 
 
-def train_clip(
-    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None
-) -> dict[str, Any]:
-    """`fit_clip` from a composed training configuration (experiment=pocket/clip).
+def clip_settings(cfg: Mapping[str, Any]) -> ClipSettings:
+    """The settings in a composed training configuration (experiment=pocket/clip).
 
-    `cfg.model` holds ClipSettings; steps, seed, precision and the checkpoint interval stand beside it.
-    out_dir: `clip` in the pocket family's folder unless given. Raises UserError for a setting there is not.
+    `cfg.model` holds ClipSettings; steps, seed, precision and the checkpoint interval stand beside it. Raises
+    UserError for a setting there is not.
     """
     names = [field.name for field in fields(ClipSettings)]
     given = {key: value for key, value in dict(cfg["model"]).items() if not key.startswith("_")}
@@ -272,6 +270,13 @@ def train_clip(
         "precision": cfg["precision"]["trainer"],
         "checkpoint_every": cfg["trainer"]["checkpoint_every"],
     }
+    return ClipSettings(**{**beside, **given})
+
+
+def train_clip(
+    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """`fit_clip` with the settings of `cfg`; out_dir: `clip` in the pocket family's folder unless given."""
     if out_dir is None:
         out_dir = Path(cfg["paths"]["weights"]) / "pocket" / "clip"
-    return fit_clip(ClipSettings(**{**beside, **given}), out_dir, work_dir)
+    return fit_clip(clip_settings(cfg), out_dir, work_dir)
