@@ -3,14 +3,14 @@
     python benchmarks/faults.py [training] [sweep] [evaluation] [disk] [checkpoint] [second] [wandb]
                                 [kills=20] [imports=true] [seed=0] [folder=DIR]
 
-All kinds unless some are named. `training`, `sweep` and `evaluation` are killed with SIGKILL: `kills` times at a
-moment drawn over the command's usual duration, so that imports, loading, working and writing are hit, and as
-often right before a file is opened for writing, renamed, made or removed. The same command is issued until it
+All kinds unless some are named. `training`, `sweep` and `evaluation` are killed with SIGKILL: `kills` times
+at a moment drawn over the command's usual duration, so that imports, loading, working and writing are hit, and
+as often right before a file is opened for writing, renamed, made or removed. The same command is issued until it
 ends by itself; what it leaves is compared, byte for byte, with what a command never killed left.
 
-Needs flite (a corpus of twelve phrases is built). `disk` mounts a small tmpfs and is left out where that is not
-allowed. Networks are tiny or take two steps. `imports=false` starts no fresh process for a command but forks one
-that has imported torch already: nothing is killed while it imports, and all takes a third of the time.
+Needs flite (a corpus of twelve phrases is built). `disk` mounts a small tmpfs and is left out where that is
+not allowed. Networks are tiny or take two steps. `imports=false` starts no fresh process for a command but
+forks one that has imported torch already: nothing is killed while it imports, and all is a few times quicker.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ TINY = ["experiment=pocket/speech", "data.train.voices=[slt]", "data.batch_size=
         "adapter.channels=16", "adapter.hidden=16", "adapter.layers=1", "model.unet.channels=[16,16,16]",
         "model.crop_columns=16", "trainer.checkpoint_every=4", "trainer.validate_every=8",
         "trainer.log_every=1", "export=null", "device=cpu"]
-SWEEP = ["generate.py", "-m", "guidance.audio_weight=0.8,1", "guidance.image_scale=2,3", "steps=2", "device=cpu"]
+SWEEP = ["generate.py", "-m", "guidance.audio_weight=0.8,1", "guidance.image_scale=2,3", "steps=2",
+         "device=cpu"]
 
 
 # --- commands, killed and not
@@ -103,7 +104,8 @@ def run_here(arguments: Sequence[str], watch: Path | None, die_at: int) -> int:
         nonlocal count
         writes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate") or (
             event == "open" and isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR))
-        if writes and any(str(value).startswith(str(watch)) for value in values if isinstance(value, (str, Path))):
+        paths = (str(value) for value in values if isinstance(value, (str, Path)))
+        if writes and any(path.startswith(str(watch)) for path in paths):
             count += 1
             if count == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -207,8 +209,8 @@ class Trials:
             if code:
                 problems.append(f"ended with {code}: {self.log.read_text(errors='replace')[-800:]}")
             problems += lost(whole, left(place))
-        self.tell(name, f"killed {killed['time']} times over its usual {usual:.0f} s and {killed['write']} times "
-                  f"at one of its {changes} writes; finished {ended} times", problems)
+        self.tell(name, f"killed {killed['time']} times over its usual {usual:.0f} s and {killed['write']} "
+                  f"times at one of its {changes} writes; finished {ended} times", problems)
 
     def tell(self, name: str, what: str, problems: Sequence[str]) -> None:
         print(f"{name}: {what}; lost: {'nothing' if not problems else len(problems)}", flush=True)
@@ -239,8 +241,8 @@ class Trials:
         self.clean()
         prompts = self.folder / "pairs.csv"
         prompts.write_text("image_prompt,audio_prompt\na cat,happy baby music\ntwo frogs,green water\n")
-        self.must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=null", "device=cpu",
-              f"paths.logs={self.logs}"])
+        self.must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=null",
+                   "device=cpu", f"paths.logs={self.logs}"])
         run, = (self.logs / "generate").iterdir()
         made = self.folder / "made"
         shutil.rmtree(made, ignore_errors=True)
@@ -251,8 +253,8 @@ class Trials:
             shutil.rmtree(run)
             shutil.copytree(made, run)  # with its times: they are part of what an evaluation is named by
 
-        self.storm("evaluation", ["evaluate.py", f"run={run}", "device=cpu", f"paths.logs={self.logs}"], reset,
-                   self.logs)
+        command = ["evaluate.py", f"run={run}", "device=cpu", f"paths.logs={self.logs}"]
+        self.storm("evaluation", command, reset, self.logs)
 
     def disk(self) -> None:
         """On a disk that is full after the first checkpoint, or the first sample; then space is made."""
@@ -282,8 +284,9 @@ class Trials:
                 after = left(self.logs)
                 problems += lost(whole, after)
                 kept = sum(after.get(path) == seen for path, seen in before.items())
-                self.tell(f"disk full ({name})", f"\"{errors[0] if errors else ''}\"; {kept} of {len(before) - 1} "
-                          "files kept as they were, and finished when there was space", problems)
+                self.tell(f"disk full ({name})", f"\"{errors[0] if errors else ''}\"; {kept} of "
+                          f"{len(before) - 1} files kept as they were, and finished when there was space",
+                          problems)
             finally:
                 subprocess.run(["umount", str(self.logs)], check=True)
 
@@ -305,7 +308,8 @@ class Trials:
         for at in self.random.sample(range(len(good)), 20):
             flipped[at] ^= 0xFF
         problems, told = [], ""
-        for name, data in (("cut off", good[:len(good) // 2]), ("20 bytes flipped", bytes(flipped)), ("empty", b"")):
+        faults = {"cut off": good[:len(good) // 2], "20 bytes flipped": bytes(flipped), "empty": b""}
+        for name, data in faults.items():
             shutil.rmtree(run)
             shutil.copytree(unfinished, run)
             (run / "checkpoints" / "last.ckpt").write_bytes(data)
@@ -313,7 +317,8 @@ class Trials:
             told = next((line for line in text.splitlines() if "the one before it" in line), "")
             if code or not told:
                 problems.append(f"{name}: ended with {code}: {text[-800:]}")
-            problems += [f"{name}: {line}" for line in lost(whole, left(self.logs)) if "broken.ckpt" not in line]
+            problems += [f"{name}: {line}" for line in lost(whole, left(self.logs))
+                         if "broken.ckpt" not in line]
         self.tell("last checkpoint cut off, flipped, empty", f"\"…{told[-60:]}\"", problems)
         shutil.rmtree(run)
         shutil.copytree(unfinished, run)
@@ -353,12 +358,12 @@ class Trials:
         for name, server in (("refuses", closed_port), ("never answers", silent_port)):
             with server() as port:
                 self.clean()
-                seconds = self.must([*command, "logger=wandb"], WANDB_MODE="online", WANDB_API_KEY="0" * 40,
-                               WANDB_BASE_URL=f"http://127.0.0.1:{port}")
+                seconds = self.must([*command, "logger=wandb"], WANDB_MODE="online",
+                                    WANDB_API_KEY="0" * 40, WANDB_BASE_URL=f"http://127.0.0.1:{port}")
             kept = list(self.logs.glob("generate/*/wandb/offline-run-*/*.wandb"))
             result = list(self.logs.glob("generate/*/result.json"))
-            self.tell(f"W&B server that {name}", f"finished in {seconds:.0f} s, without W&B {usual:.0f} s; logged "
-                      f"offline in {len(kept)} run", [] if kept and result else [self.log.read_text()[-800:]])
+            self.tell(f"W&B server that {name}", f"finished in {seconds:.0f} s, without W&B {usual:.0f} s; "
+                      f"logged offline in {len(kept)} run", [] if kept and result else [self.log.read_text()[-800:]])
 
 
 @contextmanager
@@ -376,8 +381,9 @@ def silent_port() -> Any:
         yield taken.getsockname()[1]
 
 
-HEAVY = ("images_that_speak.generate", "images_that_speak.training.train", "images_that_speak.training.diffusion",
-         "images_that_speak.networks.adapters", "pocketsphinx", "open_clip")
+# What a fork is to have imported.
+HEAVY = ("images_that_speak.generate", "images_that_speak.training.train",
+         "images_that_speak.training.diffusion", "pocketsphinx", "open_clip")
 KINDS = ("training", "sweep", "evaluation", "disk", "checkpoint", "second", "wandb")
 
 
@@ -385,7 +391,8 @@ def main() -> None:
     options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     kinds = [word for word in sys.argv[1:] if "=" not in word] or list(KINDS)
     if unknown := [*({*kinds} - {*KINDS}), *({*options} - {"kills", "imports", "seed", "folder"})]:
-        sys.exit(f"{', '.join(unknown)}: expected some of {', '.join(KINDS)}, kills=, imports=, seed=, folder=")
+        sys.exit(f"{', '.join(unknown)}: expected some of {', '.join(KINDS)}, "
+                 "kills=, imports=, seed=, folder=")
     os.environ["OMP_NUM_THREADS"] = "1"  # a fork has no threads of its parent's
     for name in HEAVY:
         importlib.import_module(name)
