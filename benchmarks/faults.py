@@ -4,13 +4,13 @@
                                 [kills=20] [imports=true] [seed=0] [folder=DIR]
 
 All kinds unless some are named. `training`, `sweep` and `evaluation` are killed with SIGKILL: `kills` times
-at a moment drawn over the command's usual duration, so that imports, loading, working and writing are hit, and
-as often right before a file is opened for writing, renamed, made or removed. The same command is issued until it
-ends by itself; what it leaves is compared, byte for byte, with what a command never killed left.
+at a moment drawn over the command's usual duration, so that imports, loading, working and writing are hit,
+and as often right before a file is opened for writing, renamed, made or removed. The same command is issued
+until it ends by itself; what it leaves is compared, byte for byte, with what a command never killed left.
 
 Needs flite (a corpus of twelve phrases is built). `disk` mounts a small tmpfs and is left out where that is
 not allowed. Networks are tiny or take two steps. `imports=false` starts no fresh process for a command but
-forks one that has imported torch already: nothing is killed while it imports, and all is a few times quicker.
+forks one that has imported torch already: nothing is killed while it imports, and all is quicker.
 """
 
 from __future__ import annotations
@@ -362,8 +362,9 @@ class Trials:
                                     WANDB_API_KEY="0" * 40, WANDB_BASE_URL=f"http://127.0.0.1:{port}")
             kept = list(self.logs.glob("generate/*/wandb/offline-run-*/*.wandb"))
             result = list(self.logs.glob("generate/*/result.json"))
+            whole = len(kept) == len(result) == 1
             self.tell(f"W&B server that {name}", f"finished in {seconds:.0f} s, without W&B {usual:.0f} s; "
-                      f"logged offline in {len(kept)} run", [] if kept and result else [self.log.read_text()[-800:]])
+                      f"{len(kept)} offline run kept", [] if whole else [self.log.read_text()[-800:]])
 
 
 @contextmanager
