@@ -277,16 +277,18 @@ class Trials:
                 problems = [] if code and errors else [f"ended with {code}: {text[-800:]}"]
                 if "Traceback" in text:
                     problems.append(f"a traceback: {text[-800:]}")
-                before = left(self.logs)
+                before = {path: path.stat().st_mtime_ns for path in self.logs.rglob("*")
+                          if path.name in ("last.ckpt", "image.png")}
                 filler.unlink()
                 code, text, _ = self.call(command)
                 problems += [f"ended with {code} when there was space: {text[-800:]}"] if code else []
                 after = left(self.logs)
                 problems += lost(whole, after)
-                kept = sum(after.get(path) == seen for path, seen in before.items())
-                self.tell(f"disk full ({name})", f"\"{errors[0] if errors else ''}\"; {kept} of "
-                          f"{len(before) - 1} files kept as they were, and finished when there was space",
-                          problems)
+                again = [str(path) for path, time in before.items() if path.name == "image.png"
+                         and path.stat().st_mtime_ns != time]
+                problems += [f"{path}: made again" for path in again]
+                self.tell(f"disk full ({name})", f"\"{errors[0] if errors else ''}\"; with space again it "
+                          f"went on from the {len(before)} checkpoints or pictures there", problems)
             finally:
                 subprocess.run(["umount", str(self.logs)], check=True)
 
