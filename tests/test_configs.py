@@ -269,6 +269,24 @@ def test_check_builds_the_networks_without_numbers(name: str, tmp_path: Path) ->
         assert any(f"{unet:,} parameters" in line for line in lines)
 
 
+@pytest.mark.parametrize(("name", "part"), [
+    ("text", "image/text_encoder"), ("scene", "image/scene"), ("autoencoder", "vae"),
+    ("durations", "speech/durations"), ("clip", None), ("tokenizer", None), ("family", None)])
+def test_check_of_a_job_builds_what_it_trains(name: str, part: str | None, tmp_path: Path) -> None:
+    """As many parameters as the shipped file holds; of what cannot be built, the option is named."""
+    own = [f"experiment=pocket/{name}", f"paths.data={tmp_path}"]
+    lines, problems = check_train.check(config._compose("train", own))
+    assert all("manifest" in problem for problem in problems)
+    if part is not None:
+        count = weights(ROOT / "weights/pocket" / part)[0]
+        assert any(line.startswith("networks") and f"{count:,} parameters" in line for line in lines), lines
+    if name in ("tokenizer", "family"):  # nothing to build
+        return
+    assert any(line.startswith("networks") for line in lines)
+    _, problems = check_train.check(config._compose("train", [*own, "+model.widht=3"]))
+    assert any(problem.startswith("model") and "widht" in problem for problem in problems), problems
+
+
 def test_a_step_gathers_whatever_goes_wrong() -> None:
     found = Findings()
     with found.step("one"):

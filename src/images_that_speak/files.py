@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what `atomic_path` left below `folder` where a process was killed while it wrote.
+
+    Only for who knows that nobody else writes there.
+    """
+    for path in folder.rglob(".*.tmp*"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp(\..+)?", path.name):
+            path.unlink(missing_ok=True)
 
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
 from ..errors import UserError
 from .findings import Findings, table
+from .jobs import JOBS
 
 
 def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
@@ -23,6 +25,7 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     if (job := OmegaConf.select(cfg, "model.job")) is not None:
         with found.step("model.job"):
             found.tell("job", (locate(job, "model.job").__doc__ or job).splitlines()[0])
+            _job(found, cfg, job)
     else:
         _networks(found, cfg)
     if cfg.data is not None:
@@ -58,12 +61,30 @@ def _networks(found: Findings, cfg: DictConfig) -> None:
         node = _without_weights(OmegaConf.to_container(cfg.model, resolve=True))
         with init_empty_weights(include_buffers=False):
             module: L.LightningModule = instantiate(node, max_steps=cfg.steps)
-        rows = []
-        for name, part in module.named_children():
-            if (count := parameters(part)):
-                trained = parameters(part, trained=True)
-                mark = "" if trained == count else f", {trained:,} of them trained"
-                rows.append((f"{name}{mark}", count, None))
+        _tell_networks(found, module.named_children())
+
+
+def _job(found: Findings, cfg: DictConfig, job: str) -> None:
+    """The same for what a job trains, where it is one of ours."""
+    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    del options["job"]
+    if job in JOBS:
+        with init_empty_weights(include_buffers=False):
+            parts = JOBS[job](cfg, options)
+        _tell_networks(found, parts.items())
+    corpus = options.get("corpus")
+    if corpus is not None:
+        found.tell("data", f"{len(Corpus.open(corpus)):,} clips of {corpus}")
+
+
+def _tell_networks(found: Findings, parts: Iterable[tuple[str, nn.Module]]) -> None:
+    rows = []
+    for name, part in parts:
+        if (count := parameters(part)):
+            trained = parameters(part, trained=True)
+            mark = "" if trained == count else f", {trained:,} of them trained"
+            rows.append((f"{name}{mark}", count, None))
+    if rows:
         found.tell("networks", *table(rows))
 
 

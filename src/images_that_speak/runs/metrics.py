@@ -18,8 +18,10 @@ class MetricsJsonl(L.Callback):
     A callback, not a Lightning logger: a logger is told of a step after the checkpoint of that step is saved,
     so a kill in between would lose a line. Here the line is written first, and the checkpoint carries the
     length of the file. A training that goes on from it drops what later steps wrote and writes it again, so
-    the file is the same, byte for byte, as that of a training never stopped. (Lightning does not repeat a
-    validation of the checkpoint's own step: its line is kept, and missing only if the kill fell into it.)
+    the file is the same, byte for byte, as that of a training never stopped.
+
+    `figures` are the latest of all, for the result. They too are those of a training never stopped: one that
+    was killed after its last step runs no step that would log them again.
 
     Names that begin with `valid/` belong to validation; all others to training steps.
     """
@@ -32,14 +34,24 @@ class MetricsJsonl(L.Callback):
         self.length = 0  # bytes written before the checkpoint
         self.step = 0
         self.last_step = -1  # the last one written
+        self._before: dict[str, float] = {}  # figures at the checkpoint gone on from
+        self._trainer: L.Trainer | None = None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        now = {} if self._trainer is None else self._trainer.callback_metrics
+        return {**self._before, **{name: float(value) for name, value in now.items()}}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"length": self.length, "step": self.step, "last_step": self.last_step}
+        return {"length": self.length, "step": self.step, "last_step": self.last_step,
+                "figures": self.figures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.length, self.step, self.last_step = state["length"], state["step"], state["last_step"]
+        self._before = state.get("figures", {})
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._trainer = trainer
         if not trainer.is_global_zero or not self.path.exists():
             return
         for line in self.path.read_bytes()[self.length:].splitlines(keepends=True):

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .. import config
 from ..errors import UserError
-from ..files import atomic_write, content_hash, plain, read_json, write_json
+from ..files import atomic_write, content_hash, plain, read_json, remove_temporary, write_json
 from ..resources import ROOT
 from .card import run_card
 from .identity import VOLATILE, Identity, identify
@@ -171,9 +171,10 @@ class Run:
             else:
                 self.result = read_json(self.dir / "result.json")
         self._tell(changes)
-        _drop_half_line(self.metrics_path)
         if self.result is not None:
             return self
+        _drop_half_line(self.metrics_path)
+        remove_temporary(self.dir)
         resolved = OmegaConf.to_container(self.cfg, resolve=True)
         command = {**_provenance(self.task), "time": _now(), "changes": changes}
         if (diff := _diff()) is not None:
@@ -243,12 +244,6 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.dir / "checkpoints"
-
-    @property
-    def last_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, or None."""
-        path = self.checkpoints / "last.ckpt"
-        return path if path.exists() else None
 
     def sample_dir(self, sample_id: str) -> Path:
         """The folder of one sample, made when it is not there."""

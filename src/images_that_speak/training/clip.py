@@ -25,7 +25,8 @@ from ..data.emoji import FONT, concepts
 from ..data.tokenizer import CONTEXT, build_tokenizer
 from ..data.windows import Windows
 from ..errors import UserError, nearest
-from ..files import atomic_path, content_hash, read_json, write_json
+from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
+from .checkpoints import whole_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -164,61 +165,53 @@ def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) 
             image, text = model.encode_image(pictures), model.encode_text(ids["input_ids"])
         return F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1), batch.labels
 
-    checkpoint, step, spent, loss = work_dir / "clip.ckpt", 0, 0.0, torch.zeros(())
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+    checkpoint, step, spent = work_dir / "clip.ckpt", 0, 0.0
+    rows: list[dict[str, float]] = []
+    if (whole := whole_checkpoint(checkpoint)) is not None:
+        saved = torch.load(whole, weights_only=True)
         if saved["identity"] != identity:
-            raise UserError(f"{checkpoint}: made with other settings (remove it to train anew)")
+            raise UserError(f"{whole}: made with other settings (remove it to train anew)")
         anchors.data.copy_(saved["anchors"])
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average, step, spent = saved["average"], saved["step"], saved["seconds"]
+        rows = saved["rows"]
     started = time.monotonic() - spent
     model.train()
     progress = tqdm(total=settings.steps, initial=step, desc="pocket CLIP", unit="step", mininterval=2)
-    with open(work_dir / "metrics.jsonl", "a") as metrics:
-        while step < settings.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = _rate(settings, step)
-            image, text, labels = forward(step, windows, min(1.0, step / settings.ramp))
-            loss = contrastive_loss(image, text, labels, model.logit_scale.exp())
-            loss = loss + anchor_loss(image, text, labels, anchors)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            with torch.no_grad():
-                # CLIP bounds the scale at 100, above which training is unstable.
-                model.logit_scale.clamp_(0, math.log(100))
-                decay = min(settings.ema_decay, (1 + step) / (10 + step))
-                for name, value in model.state_dict().items():
-                    if value.is_floating_point():
-                        average[name].lerp_(value, 1 - decay)
-                    else:
-                        average[name].copy_(value)
-            step += 1
-            progress.update()
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
-                scored = labels >= 0
-                right = ((image @ text.T).argmax(1) == labels)[scored].float().mean()
-                row = {"step": step, "loss": loss.item(), "right": right.item()}
-                metrics.write(json.dumps(row) + "\n")
-                metrics.flush()
-                progress.set_postfix(loss=f"{row['loss']:.3f}", right=f"{row['right']:.2f}")
-                with atomic_path(checkpoint) as temporary:
-                    torch.save(
-                        {
-                            "identity": identity,
-                            "anchors": anchors.data,
-                            "model": model.state_dict(),
-                            "average": average,
-                            "optimizer": optimizer.state_dict(),
-                            "step": step,
-                            "seconds": time.monotonic() - started,
-                        },
-                        temporary,
-                    )
-                save_clip(average, out_dir)
+    while step < settings.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(settings, step)
+        image, text, labels = forward(step, windows, min(1.0, step / settings.ramp))
+        loss = contrastive_loss(image, text, labels, model.logit_scale.exp())
+        loss = loss + anchor_loss(image, text, labels, anchors)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            # CLIP bounds the scale at 100, above which training is unstable.
+            model.logit_scale.clamp_(0, math.log(100))
+            decay = min(settings.ema_decay, (1 + step) / (10 + step))
+            for name, value in model.state_dict().items():
+                if value.is_floating_point():
+                    average[name].lerp_(value, 1 - decay)
+                else:
+                    average[name].copy_(value)
+        step += 1
+        progress.update()
+        if step % settings.checkpoint_every == 0 or step == settings.steps:
+            scored = labels >= 0
+            right = ((image @ text.T).argmax(1) == labels)[scored].float().mean()
+            rows.append({"step": step, "loss": loss.item(), "right": right.item()})
+            progress.set_postfix(loss=f"{loss.item():.3f}", right=f"{right.item():.2f}")
+            write_checkpoint({
+                "identity": identity, "anchors": anchors.data, "model": model.state_dict(),
+                "average": average, "optimizer": optimizer.state_dict(), "step": step, "rows": rows,
+                "seconds": time.monotonic() - started}, checkpoint)
+            _write_state(average, rows, out_dir, work_dir)
+    # Once more: a kill may have come between the last checkpoint and these.
+    _write_state(average, rows, out_dir, work_dir)
     progress.close()
     seconds = time.monotonic() - started
     model.load_state_dict(average)
@@ -234,9 +227,16 @@ def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) 
         "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "concepts": len(concepts()),
-        "loss": loss.item(),
+        "loss": rows[-1]["loss"],
         "window_top1": torch.cat(hits).mean().item(),
     }
+
+
+def _write_state(average: Mapping[str, Tensor], rows: list[dict[str, float]], out_dir: Path,
+                 work_dir: Path) -> None:
+    save_clip(average, out_dir)
+    # From the checkpoint's rows: lines that a killed training wrote after it are not there twice.
+    atomic_write(work_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def save_clip(state: Mapping[str, Tensor], out_dir: str | Path) -> Path:
@@ -253,13 +253,11 @@ def save_clip(state: Mapping[str, Tensor], out_dir: str | Path) -> Path:
     return path
 
 
-def train_clip(
-    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None
-) -> dict[str, Any]:
-    """`fit_clip` from a composed training configuration (experiment=pocket/clip).
+def clip_settings(cfg: Mapping[str, Any]) -> ClipSettings:
+    """The settings in a composed training configuration (experiment=pocket/clip).
 
-    `cfg.model` holds ClipSettings; steps, seed, precision and the checkpoint interval stand beside it.
-    out_dir: `clip` in the pocket family's folder unless given. Raises UserError for a setting there is not.
+    `cfg.model` holds ClipSettings; steps, seed, precision and the checkpoint interval stand beside it. Raises
+    UserError for a setting there is not.
     """
     names = [field.name for field in fields(ClipSettings)]
     given = {key: value for key, value in dict(cfg["model"]).items() if not key.startswith("_")}
@@ -272,6 +270,13 @@ def train_clip(
         "precision": cfg["precision"]["trainer"],
         "checkpoint_every": cfg["trainer"]["checkpoint_every"],
     }
+    return ClipSettings(**{**beside, **given})
+
+
+def train_clip(
+    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """`fit_clip` with the settings of `cfg`; out_dir: `clip` in the pocket family's folder unless given."""
     if out_dir is None:
         out_dir = Path(cfg["paths"]["weights"]) / "pocket" / "clip"
-    return fit_clip(ClipSettings(**{**beside, **given}), out_dir, work_dir)
+    return fit_clip(clip_settings(cfg), out_dir, work_dir)

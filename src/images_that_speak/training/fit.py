@@ -9,12 +9,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from .checkpoints import Checkpoints, WholeFiles, whole_checkpoint
 from .ema import EMA
 
 
@@ -62,12 +63,6 @@ class StepBar(L.Callback):
             self.bar.close()
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint a run goes on from, or None."""
-    path = folder / "checkpoints" / "last.ckpt"
-    return path if path.exists() else None
-
-
 def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, folder: Path, *,
         max_steps: int, seed: int = 0, valid: DataLoader | None = None, precision: str = "32-true",
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
@@ -76,13 +71,11 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         **trainer: Any) -> L.Trainer:
     """Train `module` until `max_steps`, from `last.ckpt` when the folder has one.
 
-    Returns the trainer; when `ema_decay` is not None its EMA callback is found by `ema_of(trainer)`.
+    A broken `last.ckpt` is told, and the one before it gone on from. Returns the trainer; when `ema_decay` is
+    not None its EMA callback is found by `ema_of(trainer)`.
     """
-    # Saved inside the loop and while an exception passes: the loader's position is exact in both.
-    checkpoint = ModelCheckpoint(
-        folder / "checkpoints", filename="{step}", every_n_train_steps=checkpoint_every, save_top_k=1,
-        monitor=None, save_last=True, save_on_exception=True, enable_version_counter=False)
-    extra: list[L.Callback] = [StepSeed(seed), checkpoint, *callbacks]
+    checkpoints = Checkpoints(folder / "checkpoints", checkpoint_every)
+    extra: list[L.Callback] = [StepSeed(seed), checkpoints, *callbacks]
     loggers = list(loggers)
     if loggers:
         extra.append(LearningRateMonitor("step"))
@@ -98,17 +91,22 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         callbacks=extra, gradient_clip_val=clip if automatic else None,
         accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
         val_check_interval=validate_every, check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, plugins=cluster(),
-        **trainer)
-    resume = last_checkpoint(folder)
-    engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
+        num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False,
+        plugins=[*cluster(), WholeFiles()], **trainer)
+    resume = whole_checkpoint(checkpoints.path)
+    try:
+        engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit
+            raise KeyboardInterrupt from None
+        raise
     return engine
 
 
 def cluster() -> list[Any]:
     """Within a SLURM job: Lightning leaves requeueing to submitit, whose signal it would otherwise take.
 
-    Submitit's handler ends the process, and a checkpoint is saved as the exception passes.
+    Submitit's handler ends the process; `Checkpoints` has it wait for the end of the step, and saves first.
     """
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 

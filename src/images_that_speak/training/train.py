@@ -77,8 +77,8 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
         data = valid = Repeated(data, batches_kept)
     if cfg.profile:
         settings["profiler"] = SimpleProfiler(run.dir, "phases")
-    callbacks = [MetricsJsonl(run.metrics_path, settings["log_every"]),
-                 *(instantiate(node) for node in (cfg.callbacks or {}).values())]
+    metrics = MetricsJsonl(run.metrics_path, settings["log_every"])
+    callbacks = [metrics, *(instantiate(node) for node in (cfg.callbacks or {}).values())]
     if note := slow_precision(cfg.precision.trainer, cfg.device):
         print(f"note: {note}")
     with profiled(run.dir, cfg.profile):
@@ -94,8 +94,7 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
         average.shadow = {name: value.cpu() for name, value in average.shadow.items()}
         with average.applied(module):
             module.export(run.dir / "weights", batches)
-    return {"steps": trainer.global_step,
-            **{name: float(value) for name, value in trainer.callback_metrics.items()}}
+    return {"steps": trainer.global_step, **metrics.figures}
 
 
 class Repeated:

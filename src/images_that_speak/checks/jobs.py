@@ -1,0 +1,67 @@
+"""What the jobs of training/jobs.py would train, built from `model`'s options without doing the job."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..data.manifest import Corpus
+from ..data.tokenizer import build_tokenizer
+from ..diffusion.family import pocket_layout
+from ..networks.autoencoder import PatchAutoencoder
+from ..networks.scene import pocket_scene_conditioner
+from ..networks.text import pocket_text_conditioner
+from ..speech.durations import DurationModel, train_durations
+from ..training.clip import clip_settings, open_clip_config
+from ..training.scene import train_scene
+from ..training.text import train_text
+
+Parts = dict[str, nn.Module]
+
+
+def _sizes(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options that a training hands on to its network."""
+    return {key: value for key, value in options.items() if key not in inspect.signature(function).parameters}
+
+
+def text(cfg: Any, options: dict[str, Any]) -> Parts:
+    sizes = _sizes(train_text, options)
+    return {"text encoder": pocket_text_conditioner(options["tokenizer"], **sizes).text_encoder}
+
+
+def scene(cfg: Any, options: dict[str, Any]) -> Parts:
+    return {"scene adapter": pocket_scene_conditioner(options["text_encoder"], options["tokenizer"],
+                                                      **_sizes(train_scene, options)).scene}
+
+
+def basis(cfg: Any, options: dict[str, Any]) -> Parts:
+    return {"autoencoder": PatchAutoencoder(**options)}
+
+
+def durations(cfg: Any, options: dict[str, Any]) -> Parts:
+    voices = options.get("voices") or Corpus.open(options["corpus"]).voices()
+    return {"duration model": DurationModel(voices, **_sizes(train_durations, options))}
+
+
+def clip(cfg: Any, options: dict[str, Any]) -> Parts:
+    from open_clip.model import CLIP
+
+    with tempfile.TemporaryDirectory() as folder:
+        words = len(build_tokenizer(Path(folder)))
+    return {"CLIP": CLIP(**open_clip_config(clip_settings({**cfg, "model": options}), words)["model_cfg"])}
+
+
+def bind(cfg: Any, options: dict[str, Any]) -> Parts:
+    if (Path(options["folder"]) / "family.json").exists():  # else the job writes it first
+        pocket_layout(options["folder"])
+    return {}
+
+
+# Of the tokenizer's job there is nothing to build.
+JOBS = {f"images_that_speak.training.jobs.{build.__name__}": build
+        for build in (text, scene, basis, durations, clip, bind)}
