@@ -28,6 +28,10 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "guidance.image_scale": (0, 100, "0 to 100"),
     "guidance.audio_scale": (0, 100, "0 to 100"),
     "guidance.rescale": (0, 1, "0 to 1"),
+    "method.rho": (0, 1, "0 to 1"),
+    "method.lr": (1e-9, 1, "above 0, at most 1"),
+    "method.crops": (0, 64, "0 to 64"),
+    "method.decibels": (0, 146, "decibels, 0 to 146"),
     "phonemes.pause": (0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
     "phonemes.rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
     "port": (0, 65535, "a port from 1 to 65535, or 0 for any that is free"),
@@ -49,6 +53,8 @@ PROFILED = 20  # steps that may be profiled
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
          "demo": (1, 1000, "denoising steps, 1 to 1000"),
          "train": (1, 100_000_000, "a whole number of at least 1")}
+# A picture is optimised in more steps than a noise schedule has.
+OPTIMISED = "images_that_speak.diffusion.score_distillation."
 
 
 def validate(cfg: DictConfig, task: str) -> None:
@@ -62,7 +68,10 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
     """Everything wrong with `cfg`, one line each; empty when all is well."""
     found = [f"{key}: no value; give {key}=…" for key in sorted(OmegaConf.missing_keys(cfg))]
     found += _strangers(cfg, SCHEMAS[task])
-    ranges = {**RANGES, **({"steps": STEPS[task]} if task in STEPS else {})}
+    steps = STEPS.get(task)
+    if str(OmegaConf.select(cfg, "method._target_")).startswith(OPTIMISED):
+        steps = (1, 1_000_000, "optimiser steps, 1 to 1000000")
+    ranges = {**RANGES, **({"steps": steps} if steps else {})}
     for key, (least, greatest, expected) in ranges.items():
         value = _select(cfg, key, found)
         # Written so that NaN fails too.
