@@ -20,11 +20,12 @@ import torch
 
 from images_that_speak import config
 from images_that_speak.audio.picture import quantise
-from images_that_speak.diffusion import generate as generating
+from images_that_speak.diffusion import method
 from images_that_speak.diffusion.composition import Guided
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import Job, generate_batch, plan, read_settings
+from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Branch
+from images_that_speak.diffusion.method import Job
 from images_that_speak.errors import UserError
 
 LIMITS = {"seconds": 30.0, "GB": 3.0}  # what one sample may take on two CPU cores
@@ -48,7 +49,7 @@ def peak() -> float:
 def timed(family: Family, settings: Any, jobs: list[Job], size: int,
           branch: Callable[..., Branch] = Branch) -> float:
     """Seconds a sample, after a first batch of one step that is not counted."""
-    kept, generating.Branch = generating.Branch, branch  # type: ignore[misc,assignment]
+    kept, method.Branch = method.Branch, branch  # type: ignore[misc,assignment]
     try:
         generate_batch(family, replace(settings, steps=1), jobs[:size])
         start = time.perf_counter()
@@ -57,7 +58,7 @@ def timed(family: Family, settings: Any, jobs: list[Job], size: int,
                 family.vocoder.decode_picture(quantise(picture)[None])
         return (time.perf_counter() - start) / len(jobs)
     finally:
-        generating.Branch = kept  # type: ignore[misc]
+        method.Branch = kept  # type: ignore[misc]
 
 
 def main() -> None:

@@ -60,27 +60,36 @@ class Common:
 
 
 @dataclass
-class Generate(Common):
+class Making:
+    """What making a sample takes: by generate.py, and by the page of the demo."""
+
     image_prompt: str = MISSING
     audio_prompt: str = MISSING
-    prompts: str | None = None
-    num_samples: int = MISSING
+    seed: int = MISSING
     steps: int = MISSING
-    batch_size: int = MISSING
     voice: str | None = None
     device: str = MISSING
-    profile: bool = False
-    debug: str | None = None
-    report: Reports = field(default_factory=Reports)
     guidance: Guidance = field(default_factory=Guidance)
     precision: Precision = field(default_factory=Precision)
     phonemes: Phonemes = field(default_factory=Phonemes)
+    paths: Paths = field(default_factory=Paths)
     family: Any = None
+    method: Any = None
     scheduler: Any = None
     composition: Any = None
     scene: Any = None
     vocoder: Any = None
     reader: Any = None
+
+
+@dataclass
+class Generate(Making, Common):
+    prompts: str | None = None
+    num_samples: int = MISSING
+    batch_size: int = MISSING
+    profile: bool = False
+    debug: str | None = None
+    report: Reports = field(default_factory=Reports)
 
 
 @dataclass
@@ -130,27 +139,11 @@ class Limits:
 
 
 @dataclass
-class Demo:
-    image_prompt: str = MISSING
-    audio_prompt: str = MISSING
-    seed: int = MISSING
-    steps: int = MISSING
-    voice: str | None = None
-    device: str = MISSING
+class Demo(Making):
     host: str = MISSING
     port: int = MISSING
     browser: bool = MISSING
     limits: Limits = field(default_factory=Limits)
-    guidance: Guidance = field(default_factory=Guidance)
-    precision: Precision = field(default_factory=Precision)
-    phonemes: Phonemes = field(default_factory=Phonemes)
-    paths: Paths = field(default_factory=Paths)
-    family: Any = None
-    scheduler: Any = None
-    composition: Any = None
-    scene: Any = None
-    vocoder: Any = None
-    reader: Any = None
 
 
 SCHEMAS = {"generate": Generate, "evaluate": Evaluate, "train": Train, "corpus": Corpus,

@@ -29,6 +29,10 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "guidance.image_scale": (0, 100, "0 to 100"),
     "guidance.audio_scale": (0, 100, "0 to 100"),
     "guidance.rescale": (0, 1, "0 to 1"),
+    "method.rho": (0, 1, "0 to 1"),
+    "method.lr": (1e-9, 1, "above 0, at most 1"),
+    "method.crops": (0, 64, "0 to 64"),
+    "method.decibels": (0, 146, "decibels, 0 to 146"),
     "phonemes.pause": (0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
     "phonemes.rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
     "port": (0, 65535, "a port from 1 to 65535, or 0 for any that is free"),
@@ -39,6 +43,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "scene.size": (0.05, 1, "picture heights, 0.05 to 1"),
     "scene.brightness": (0.05, 1, "a brightness, 0.05 to 1"),
     "scene.margin": (0, SECONDS, f"seconds, 0 to {SECONDS}"),
+    "saturation": (0, 3, "0 to 3; 1 is what the colorizer says"),
     "num_samples": (1, 100_000, "a whole number of at least 1"),
     "batch_size": (1, 4096, "a whole number of at least 1"),
     "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
@@ -50,6 +55,8 @@ PROFILED = 20  # steps that may be profiled
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
          "demo": (1, 1000, "denoising steps, 1 to 1000"),
          "train": (1, 100_000_000, "a whole number of at least 1")}
+# A picture is optimised in more steps than a noise schedule has.
+OPTIMISED = "images_that_speak.diffusion.score_distillation."
 
 
 def validate(cfg: DictConfig, task: str) -> None:
@@ -63,7 +70,10 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
     """Everything wrong with `cfg`, one line each; empty when all is well."""
     found = [f"{key}: no value; give {key}=…" for key in sorted(OmegaConf.missing_keys(cfg))]
     found += _strangers(cfg, SCHEMAS[task])
-    ranges = {**RANGES, **({"steps": STEPS[task]} if task in STEPS else {})}
+    steps = STEPS.get(task)
+    if str(OmegaConf.select(cfg, "method._target_")).startswith(OPTIMISED):
+        steps = (1, 1_000_000, "optimiser steps, 1 to 1000000")
+    ranges = {**RANGES, **({"steps": steps} if steps else {})}
     for key, (least, greatest, expected) in ranges.items():
         value = _select(cfg, key, found)
         # Written so that NaN fails too.
@@ -73,7 +83,8 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
         value = _select(cfg, key, found)
         if value is not None and value not in choices:
             found.append(f"{key}={value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
-    rules = {"generate": _generate, "evaluate": _evaluate, "train": _train, "demo": _generate}
+    rules = {"generate": _generate, "evaluate": _evaluate, "train": _train, "demo": _generate,
+             "colour": _colour}
     if cfg.get("profile") and isinstance(cfg.get("steps"), int) and cfg.steps > PROFILED:
         found.append(f"profile=true, steps={cfg.steps}: expected at most {PROFILED} steps, for every "
                      "operation of every step is kept; debug=profile takes eight")
@@ -148,12 +159,9 @@ def _evaluate(cfg: DictConfig, found: list[str]) -> None:
         found.append("run, pictures: give exactly one of run=DIR (a run folder of generate.py) and "
                      f"pictures=DIR (a folder of png or npy); got {' and '.join(given) or 'neither'}")
     for key in given:
-        if not Path(cfg[key]).is_dir():
-            siblings = Path(cfg[key]).parent
-            names = [path.name for path in siblings.iterdir()] if siblings.is_dir() else []
-            found.append(f"{key}={cfg[key]}: no such folder.{nearest(Path(cfg[key]).name, names)}")
-    if given == ["run"] and Path(cfg.run).is_dir() and not (Path(cfg.run) / "samples").is_dir():
-        found.append(f"run={cfg.run}: holds no folder samples; expected a run folder of generate.py")
+        found += _folder_problems(key, cfg[key])
+    if given == ["run"]:
+        found += _run_problems(cfg.run)
     if cfg.prompts is not None:
         found += _file_problems("prompts", cfg.prompts)
     if not OmegaConf.is_missing(cfg, "words"):
@@ -164,6 +172,29 @@ def _evaluate(cfg: DictConfig, found: list[str]) -> None:
         except UserError as error:
             found.append(f"words={cfg.words}: {error}")
     _family(cfg, found)
+
+
+def _colour(cfg: DictConfig, found: list[str]) -> None:
+    if cfg.run is None:
+        found.append("run: nothing to colour; give run=DIR, a run folder of generate.py")
+    else:
+        found += _folder_problems("run", cfg.run) or _run_problems(cfg.run)
+
+
+def _folder_problems(key: str, path: str) -> list[str]:
+    """That there is no such folder."""
+    if Path(path).is_dir():
+        return []
+    siblings = Path(path).parent
+    names = [child.name for child in siblings.iterdir()] if siblings.is_dir() else []
+    return [f"{key}={path}: no such folder.{nearest(Path(path).name, names)}"]
+
+
+def _run_problems(path: str) -> list[str]:
+    """That a folder is none of a run of generate.py."""
+    if not Path(path).is_dir() or (Path(path) / "samples").is_dir():
+        return []
+    return [f"run={path}: holds no folder samples; expected a run folder of generate.py"]
 
 
 def _train(cfg: DictConfig, found: list[str]) -> None:

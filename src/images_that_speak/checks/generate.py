@@ -8,11 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate
-from ..diffusion.composition import NO_PHONES
+from ..diffusion.composition import BOTH, NO_PHONES
 from ..diffusion.family import Layout, find_device, find_weights
-from ..diffusion.generate import Job, plan, read_settings
+from ..diffusion.generate import plan, read_settings, refuse_unused
 from ..diffusion.guidance import check_starts
-from ..diffusion.sampling import make_scheduler, set_steps
+from ..diffusion.method import Job
+from ..diffusion.sampling import make_scheduler
 from ..errors import UserError
 from ..speech.phonemes import PAUSE
 from .findings import Findings, counted, table, weights
@@ -63,7 +64,14 @@ def _layout(found: Findings, cfg: DictConfig) -> Layout | None:
 
 
 def _branches(found: Findings, cfg: DictConfig, layout: Layout | None) -> tuple[str, ...]:
-    """The branches that the composition calls; none when it is wrong."""
+    """The branches that the method calls; none when it or the composition is wrong."""
+    method = None
+    with found.step("method"):
+        method = instantiate(cfg.method)
+        refuse_unused(cfg, method)
+    if method is not None and "composition" in method.unused:
+        found.tell("method", f"{method.name} of {' and '.join(BOTH)}")
+        return BOTH
     with found.step("composition"):
         compose = instantiate(cfg.composition)
         if layout is not None and getattr(compose, "needs_phones", False) and not layout.speaks_phonemes:
@@ -112,13 +120,14 @@ def _tell_steps(found: Findings, cfg: DictConfig, layout: Layout, samples: int) 
     """Scheduler, steps, and how many network evaluations they come to."""
     with found.step("scheduler"):
         options: Any = OmegaConf.to_container(cfg.scheduler, resolve=True)
-        set_steps(make_scheduler(schedule=layout.schedule, **options), cfg.steps)
+        make_scheduler(schedule=layout.schedule, **options)
     if found.problems:
         return
     with found.step("guidance"):
-        passes = read_settings(cfg, layout).evaluations
-        found.tell("denoising", f"{counted(cfg.steps, 'step')} of {cfg.scheduler.name}; {passes} network "
-                   f"evaluations a sample, {passes * samples:,} in all, "
+        settings = read_settings(cfg, layout)
+        by = settings.method.name if "scheduler" in settings.method.unused else cfg.scheduler.name
+        found.tell("steps", f"{counted(cfg.steps, 'step')} of {by}; {settings.evaluations:,} network "
+                   f"evaluations a sample, {settings.evaluations * samples:,} in all, "
                    f"{counted(min(cfg.batch_size, max(samples, 1)), 'sample')} at once")
 
 

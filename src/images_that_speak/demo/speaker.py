@@ -54,7 +54,7 @@ class Speaker:
     def __init__(self, cfg: DictConfig):
         self.cfg = cfg
         self.layout = instantiate(cfg.family)
-        branches = read_settings(cfg, self.layout).compose.branches
+        branches = read_settings(cfg, self.layout).branches
         torch.set_float32_matmul_precision(cfg.precision.matmul)
         self.family = Family.load(self.layout, (*branches, "vae", "vocoder"), device=cfg.device,
                                   dtype=cfg.precision.dtype, vocoder=cfg.vocoder.path)
@@ -97,7 +97,8 @@ class Speaker:
         jobs = plan(OmegaConf.create({**values, "prompts": None, "num_samples": 1}), self.layout)
         with self._turn:
             began = time.monotonic()
-            told = (lambda state: progress(state["i"] + 1, settings.steps)) if progress else None
+            total = settings.method.calls(settings)
+            told = (lambda state: progress(state["i"] + 1, total)) if progress else None
             seen = quantise(generate_batch(self.family, settings, jobs, told).numpy())
             wave = np.asarray(self.family.vocoder.decode_picture(seen).cpu(), np.float32)[0]
             pair = jobs[0].pair

@@ -458,12 +458,16 @@ class Family:
         """The condition of n samples about which nothing is said."""
         return self.conditioners[branch].null(n)
 
-    @torch.no_grad()
-    def encode(self, pictures: Tensor) -> Tensor:
-        """(B, 256, 1024) pictures in [0, 1] → (B, C, H, W) normalised latents, the posterior's mean."""
+    def latents(self, pictures: Tensor) -> Tensor:
+        """`encode` through which gradients reach the pictures."""
         z = encode(self.vae, pictures[:, None].to(self.device, self.vae.dtype)).mean.float()
         mean, std = self._statistics(z)
         return (z - mean) / std
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(B, 256, 1024) pictures in [0, 1] → (B, C, H, W) normalised latents, the posterior's mean."""
+        return self.latents(pictures)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -476,6 +480,21 @@ class Family:
         z = (latents * std + mean).to(self.device, self.vae.dtype)
         decoded = [decode(self.vae, one[None])[:, 0] for one in z]
         return torch.cat(decoded).clamp(0, 1).cpu()
+
+    @torch.no_grad()
+    def encode_colour(self, rgb: Tensor) -> Tensor:
+        """(B, 3, 256, 1024) colour pictures in [0, 1] → (B, C, H, W) normalised latents, where the
+        autoencoder knows colours."""
+        z = self.vae.encode((rgb * 2 - 1).to(self.device, self.vae.dtype)).latent_dist.mean.float()
+        mean, std = self._statistics(z)
+        return (z - mean) / std
+
+    @torch.no_grad()
+    def decode_colour(self, latents: Tensor) -> Tensor:
+        """(B, C, H, W) normalised latents → (B, 3, 256, 1024) colour pictures, about [0, 1]."""
+        mean, std = self._statistics(latents)
+        z = (latents * std + mean).to(self.device, self.vae.dtype)
+        return self.vae.decode(z).sample.float() / 2 + 0.5
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(x, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

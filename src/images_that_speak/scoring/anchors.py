@@ -28,7 +28,8 @@ from ..audio.wave import write_wave
 from ..config import instantiate
 from ..diffusion.composition import ImageOnly, SpeechOnly
 from ..diffusion.family import Family
-from ..diffusion.generate import Job, batches, generate_batch, plan, read_settings, record
+from ..diffusion.generate import batches, generate_batch, plan, read_settings, record
+from ..diffusion.method import Job, JointDenoising
 from ..diffusion.outputs import read_complete, write_sample
 from ..errors import UserError
 from ..files import content_hash, read_json, write_json
@@ -58,6 +59,8 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
     """
     layout = instantiate(cfg.family)
     settings = read_settings(cfg, layout)
+    if not isinstance(settings.method, JointDenoising):
+        raise UserError("method: the anchors are single branches; leave it out")
     jobs = plan(cfg, layout)
     readers = load_readers(cfg.reader, cfg.device)
     family = Family.load(layout, device=cfg.device, dtype=cfg.precision.dtype, vocoder=cfg.vocoder.path)

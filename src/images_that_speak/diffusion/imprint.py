@@ -1,0 +1,93 @@
+"""Imprint: what each branch draws alone, put together in pixels. The baseline that costs no joint denoising.
+
+A picture is a spectrogram in decibels, so what is done to pixels is done to the sound: to multiply darkens
+every sound by the same share of its distance from silence, and the larger of two pixels is the louder sound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, maximum
+
+from ..audio.mel import MEL
+from ..errors import UserError
+from .composition import BOTH, ImageOnly, SpeechOnly
+from .family import Family, Layout
+from .guidance import evaluations
+from .method import Job, Settings, check_schedule, denoise
+from .sampling import Callback
+
+ALONE = (ImageOnly(), SpeechOnly())
+DECIBELS = MEL.log_range * 20 / math.log(10)  # from black to white
+
+
+class _Imprinting:
+    """What the imprints share: two pictures, from the same noise, each from its branch alone."""
+
+    name: ClassVar[str] = "imprint"
+    unused: ClassVar[tuple[str, ...]] = ("composition", "guidance.audio_weight", "guidance.image_start",
+                                         "guidance.audio_start")
+
+    def check(self, settings: Settings, layout: Layout) -> None:
+        check_schedule(settings, layout)
+
+    def branches(self, settings: Settings) -> tuple[str, ...]:
+        return BOTH
+
+    def calls(self, settings: Settings) -> int:
+        return len(ALONE) * settings.steps
+
+    def evaluations(self, settings: Settings) -> int:
+        return sum(evaluations(compose, settings.guidance, None, settings.steps) for compose in ALONE)
+
+    def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
+                 callback: Callback | None = None) -> Tensor:
+        def counting_on(done: int) -> Callback | None:
+            return callback and (lambda state: callback({**state, "i": state["i"] + done}))
+
+        image, speech = (denoise(family, settings, compose, jobs, counting_on(number * settings.steps))
+                         for number, compose in enumerate(ALONE))
+        return self.imprint(image, speech)
+
+    def imprint(self, image: Tensor, speech: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Imprint(_Imprinting):
+    """speech · (1 − ρ(1 − image)), as published (Images that Sound, Chen et al. 2024, baselines).
+
+    rho: ρ in [0, 1], how much of the speech's brightness a black picture takes away.
+    """
+
+    rho: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rho <= 1:
+            raise UserError(f"method.rho={self.rho}: expected a number in [0, 1]")
+
+    def imprint(self, image: Tensor, speech: Tensor) -> Tensor:
+        """Pictures (B, 256, 1024) in [0, 1] each → the same."""
+        return speech * (1 - self.rho * (1 - image))
+
+
+@dataclass(frozen=True)
+class ImprintMax(_Imprinting):
+    """max(speech, image − k dB): the louder of the two, the picture k decibels softer than it was drawn.
+
+    decibels: k in [0, 146.0]; a picture unit, from black to white, is 146.0 dB.
+    """
+
+    decibels: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decibels <= DECIBELS:
+            raise UserError(f"method.decibels={self.decibels}: expected decibels in [0, {DECIBELS:.1f}]")
+
+    def imprint(self, image: Tensor, speech: Tensor) -> Tensor:
+        """Pictures (B, 256, 1024) in [0, 1] each → the same."""
+        return maximum(speech, image - self.decibels / DECIBELS)

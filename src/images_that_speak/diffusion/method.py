@@ -1,0 +1,169 @@
+"""Methods: how a batch of jobs becomes pictures. What all of them are given, and joint denoising.
+
+The others are the baselines that joint denoising is read against: imprint.py and score_distillation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..prompts import Pair
+from ..speech.tts import Phone
+from .composition import BOTH, NO_PHONES, Composition
+from .family import Family, Layout, activity
+from .guidance import Branch, Guidance, Joint, check_starts, evaluations
+from .outputs import sample_id
+from .sampling import Callback, make_scheduler, noise, sample, set_steps
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to make.
+
+    phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.scene.FIELDS,
+    one a copy; None when the image branch takes no scenes.
+    """
+
+    pair: Pair
+    seed: int
+    phones: tuple[Phone, ...] = ()
+    scene: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def sample_id(self) -> str:
+        return sample_id(self.pair.image_prompt, self.pair.audio_prompt, self.seed)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How samples are made, whatever they show and say.
+
+    guidance, starts: by branch, "image" and "speech". scheduler: `make_scheduler`'s name and options.
+    audio_weight: the share of the speech branch, for methods without a composition.
+    """
+
+    method: Method
+    compose: Composition
+    guidance: dict[str, Guidance]
+    starts: dict[str, float]
+    scheduler: dict[str, Any]
+    steps: int
+    audio_weight: float
+    voice: str | None = None
+    autocast: torch.dtype | None = None
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The branches that are called."""
+        return self.method.branches(self)
+
+    @property
+    def evaluations(self) -> int:
+        """UNet passes a sample takes."""
+        return self.method.evaluations(self)
+
+    def casting(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context in which the networks are called."""
+        return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+
+
+class Method(Protocol):
+    """A way of making pictures, chosen by configuration.
+
+    name: as it is told. unused: sections and keys of the configuration that it does not read; where they are
+    set they are refused.
+    """
+
+    name: ClassVar[str]
+    unused: ClassVar[tuple[str, ...]]
+
+    def check(self, settings: Settings, layout: Layout) -> None:
+        """Raise UserError on settings that do not fit the method or the family."""
+
+    def branches(self, settings: Settings) -> tuple[str, ...]:
+        """The branches that it calls."""
+
+    def calls(self, settings: Settings) -> int:
+        """How often it calls back while it makes a batch."""
+
+    def evaluations(self, settings: Settings) -> int:
+        """UNet passes a sample takes; a pass with and one without a condition count one each."""
+
+    def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
+                 callback: Callback | None = None) -> Tensor:
+        """Pictures (len(jobs), 256, 1024) in [0, 1], on the CPU; none depends on the others.
+
+        callback: called after every step with at least {"i": calls so far, "x": latents (B, C, H, W)}.
+        """
+
+
+def bound(family: Family, settings: Settings, jobs: Sequence[Job], names: Iterable[str]) -> dict[str, Branch]:
+    """Those of the family's branches, each bound to what the jobs ask of it and to its guidance."""
+    conditions: dict[str, Callable[[], Any]] = {
+        "image": lambda: family.text_condition(
+            "image", [job.pair.image_prompt for job in jobs],
+            None if family.layout.scene is None else np.array([job.scene for job in jobs], np.float32)),
+        "speech": lambda: (
+            family.phone_condition([job.phones for job in jobs],
+                                   [family.layout.voice_id(settings.voice)] * len(jobs))
+            if family.layout.speaks_phonemes
+            else family.text_condition("speech", [job.pair.audio_prompt for job in jobs]))}
+    return {name: Branch(family.predictors[name], conditions[name](), family.null(name, len(jobs)),
+                         settings.guidance[name])
+            for name in names}
+
+
+def denoise(family: Family, settings: Settings, compose: Composition, jobs: Sequence[Job],
+            callback: Callback | None = None) -> Tensor:
+    """Pictures (len(jobs), 256, 1024) in [0, 1] of what `compose` joins, all denoised together."""
+    branches = bound(family, settings, jobs, compose.branches)
+    sounding = (activity([job.phones for job in jobs]).to(family.device) if family.layout.speaks_phonemes
+                else None)
+    joint = Joint(compose, branches, settings.starts, sounding)
+    scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
+    x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
+    with settings.casting(family.device):
+        pictures = family.decode(sample(joint, x, scheduler, settings.steps, callback))
+    finish = getattr(compose, "finish", None)
+    return pictures if finish is None or sounding is None else finish(pictures, sounding)
+
+
+def check_schedule(settings: Settings, layout: Layout) -> None:
+    """Raise UserError on a scheduler or a number of steps that the family's schedule does not allow."""
+    set_steps(make_scheduler(schedule=layout.schedule, **settings.scheduler), settings.steps)
+
+
+@dataclass(frozen=True)
+class JointDenoising:
+    """Both branches denoise one latent; a composition joins what they predict at every step."""
+
+    name: ClassVar[str] = "joint denoising"
+    unused: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, settings: Settings, layout: Layout) -> None:
+        if getattr(settings.compose, "needs_phones", False) and not layout.speaks_phonemes:
+            raise UserError(NO_PHONES.format(type(settings.compose).__name__))
+        if settings.compose.branches == BOTH:
+            check_starts(settings.starts)
+        check_schedule(settings, layout)
+
+    def branches(self, settings: Settings) -> tuple[str, ...]:
+        return settings.compose.branches
+
+    def calls(self, settings: Settings) -> int:
+        return settings.steps
+
+    def evaluations(self, settings: Settings) -> int:
+        return evaluations(settings.compose, settings.guidance, settings.starts, settings.steps)
+
+    def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
+                 callback: Callback | None = None) -> Tensor:
+        return denoise(family, settings, settings.compose, jobs, callback)
