@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from images_that_speak.audio.distance import mel_error, stft_distance
+from images_that_speak.audio.distance import mel_error, multi_resolution_stft_distance
 from images_that_speak.audio.griffin_lim import GriffinLim
 from images_that_speak.audio.hifigan import VARIANTS, HiFiGAN
 from images_that_speak.audio.mel import MEL, LogMel, picture_to_logmel
@@ -63,7 +63,7 @@ def truth(corpus: Corpus, vocoders: dict[str, Vocoder]) -> None:
             picture = torch.from_numpy(np.array(corpus.picture(i)))[None]
             sound = vocoder.decode_picture(picture)
             error = mel_error(sound, picture_to_logmel(picture.float() / 255), analysis)
-            figures.append([float(error), *map(float, stft_distance(sound, torch.from_numpy(wave)[None]))])
+            figures.append([float(error), *map(float, multi_resolution_stft_distance(sound, torch.from_numpy(wave)[None]))])
             played.append(sound[0].numpy())
         mel, convergence, logarithm = np.mean(figures, axis=0)
         rate = word_error_rate(texts, played, reader)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from images_that_speak.audio.distance import mel_error, stft_distance
+from images_that_speak.audio.distance import mel_error, multi_resolution_stft_distance
 from images_that_speak.audio.griffin_lim import GriffinLim
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture
 from images_that_speak.audio.vocoder_base import inverse_filters
@@ -60,7 +60,7 @@ def test_analysed_again_it_is_the_same_mel(vocoder: GriffinLim, analysis: LogMel
     assert played.shape == wave.shape
     loud = logmel > -6
     assert (analysis(played) - logmel).abs()[loud].mean() < 0.2  # nats; 1.7 dB
-    convergence, logarithm = stft_distance(played, wave)
+    convergence, logarithm = multi_resolution_stft_distance(played, wave)
     assert convergence < 0.3 and logarithm < 0.6
     assert mel_error(played, logmel, analysis) < 0.3
 

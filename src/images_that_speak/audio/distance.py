@@ -1,17 +1,26 @@
-"""How far one sound is from another, or from the picture it was played from. Differentiable."""
+"""How far one sound is from another, or from the picture it was played from.
+
+All but PESQ and STOI are differentiable.
+"""
 
 from __future__ import annotations
+
+import math
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from .mel import LogMel
+from ..errors import UserError
+from .mel import MEL, LogMel
 
 RESOLUTIONS = ((512, 128), (1024, 256), (2048, 512))  # FFT and hop, in samples
+DECIBELS = 20 / math.log(10)  # in a nat of magnitude
 
 
-def stft_distance(made: Tensor, real: Tensor, resolutions: tuple[tuple[int, int], ...] = RESOLUTIONS,
-                  floor: float = 1e-5) -> tuple[Tensor, Tensor]:
+def multi_resolution_stft_distance(made: Tensor, real: Tensor,
+                                   resolutions: tuple[tuple[int, int], ...] = RESOLUTIONS,
+                                   floor: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Multi-resolution STFT distance of waves (B, T) (Yamamoto et al. 2020), averaged over resolutions.
 
     Returns the spectral convergence ‖|X| − |Y|‖ / ‖|X|‖ (mean over the batch), and the mean absolute
@@ -32,3 +41,83 @@ def stft_distance(made: Tensor, real: Tensor, resolutions: tuple[tuple[int, int]
 def mel_error(wave: Tensor, logmel: Tensor, analysis: LogMel) -> Tensor:
     """Mean |mel(wave) − logmel| in nats: wave (B, F · hop), logmel (B, n_mels, F). 1 nat is 8.7 dB."""
     return (analysis(wave) - logmel.float()).abs().mean()
+
+
+def mel_cepstral_distortion(made: Tensor, real: Tensor, order: int = 13, within: float = 50.0,
+                            analysis: LogMel | None = None) -> Tensor:
+    """Mel-cepstral distortion in dB (Kubichek 1993) of waves (B, T), a scalar: 0 for equal sounds.
+
+    MCD = 10/ln 10 · sqrt(2 Σ_k (c_k − c'_k)²), k = 1 … `order`, the mean over frames. The cepstrum is the
+    cosine transform of our 256-band log-mel, so that this is the root mean square difference of the two
+    spectra in dB after smoothing over frequency, without their loudness (k = 0). Vocoders keep time, so there
+    is no time warping. Only frames count whose loudest band in `real` lies `within` so many dB of the
+    clip's loudest: in silence there is no spectrum to be true to.
+    """
+    analysis = (analysis or LogMel()).to(real.device)
+    truth, found = analysis(real), analysis(made)  # (B, n_mels, F)
+    n = truth.shape[1]
+    place = (torch.arange(n, device=truth.device) + 0.5) / n
+    k = torch.arange(1, order + 1, device=truth.device)
+    # c of log|H(θ)| = c_0 + Σ c_k cos(kθ).
+    basis = 2 / n * torch.cos(math.pi * k[:, None] * place).to(truth)
+    distortion = DECIBELS / 2 * (2 * (basis @ (found - truth)).square().sum(1)).clamp(min=1e-12).sqrt()
+    loudest = truth.amax(1)
+    heard = loudest >= loudest.amax(1, keepdim=True) - within / DECIBELS
+    return distortion[heard].mean()
+
+
+def pesq(made: Tensor, real: Tensor) -> Tensor:
+    """Wide-band PESQ (ITU-T P.862.2) of each of the waves (B, T) at 16 kHz: (B,), about 1 to 4.6.
+
+    NaN where either holds no speech. Raises UserError when the package pesq is not installed.
+    """
+    _needs("pesq")
+    from pesq import NoUtterancesError
+    from torchmetrics.functional.audio.pesq import perceptual_evaluation_speech_quality as measure
+
+    found = []
+    for one, other in zip(made.detach().cpu().float(), real.detach().cpu().float(), strict=True):
+        if not (one.any() and other.any()):  # it would divide by their peaks
+            found.append(math.nan)
+            continue
+        try:
+            found.append(float(measure(one, other, MEL.sample_rate, "wb")))
+        except NoUtterancesError:
+            found.append(math.nan)
+    return torch.tensor(found)
+
+
+def stoi(made: Tensor, real: Tensor) -> Tensor:
+    """Short-time objective intelligibility (Taal et al. 2011) of the waves (B, T) at 16 kHz: (B,), at most 1.
+
+    NaN where `real` holds too little speech to tell (0.4 s). Raises UserError when the package pystoi is not
+    installed.
+    """
+    _needs("pystoi")
+    import warnings
+
+    from torchmetrics.functional.audio.stoi import short_time_objective_intelligibility as measure
+
+    found = []
+    for one, other in zip(made.detach().cpu().float(), real.detach().cpu().float(), strict=True):
+        if not other.any():
+            found.append(math.nan)
+            continue
+        # pystoi warns and returns 1e-5 where too little is left after silent frames are dropped.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            try:
+                found.append(float(measure(one, other, MEL.sample_rate)))
+            except RuntimeWarning:
+                found.append(math.nan)
+    return torch.tensor(found)
+
+
+def available(package: str) -> bool:
+    """Whether `pesq` or `pystoi` is installed."""
+    return find_spec(package) is not None
+
+
+def _needs(package: str) -> None:
+    if not available(package):
+        raise UserError(f"the package {package} is not installed (pip install -e '.[quality]' brings it)")

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from ..audio.distance import mel_error, stft_distance
+from ..audio.distance import mel_error, multi_resolution_stft_distance
 from ..audio.hifigan import (
     HiFiGAN,
     load_published,
@@ -131,7 +131,7 @@ class VocoderTraining(L.LightningModule):
             made = made.float()
             losses = {"mel": self.hparams["mel_weight"] * mel_error(made, self.analysis(real), self.analysis)}
             if self.hparams["stft_weight"]:
-                losses["stft"] = self.hparams["stft_weight"] * sum(stft_distance(made, real))
+                losses["stft"] = self.hparams["stft_weight"] * sum(multi_resolution_stft_distance(made, real))
         return losses
 
     def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
@@ -143,7 +143,7 @@ class VocoderTraining(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         made = self.generator(batch["logmel"]).float()
-        convergence, logarithm = stft_distance(made, batch["wave"])
+        convergence, logarithm = multi_resolution_stft_distance(made, batch["wave"])
         self.log_dict({"valid/mel_error": mel_error(made, batch["logmel"], self.analysis),
                        "valid/stft_convergence": convergence, "valid/stft_log": logarithm},
                       batch_size=len(made))
