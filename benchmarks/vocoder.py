@@ -5,9 +5,10 @@
 
 Speed is CPU seconds of the process on one thread, which other load disturbs least, the best of `--repeats`,
 as a ratio to Griffin-Lim in the same run. The sizes without trained weights here are timed only. With a
-corpus, its test clips are played from their 8-bit pictures: mean |mel(played) − mel| in nats, the
-multi-resolution STFT distance to the wave the picture was made from, and the corpus word error rate of the
-pocketsphinx reader, whose vocabulary is the word list and every word of these clips.
+corpus, its test clips are played from their 8-bit pictures: mean |mel(played) − mel| in nats; mel-cepstral
+distortion, multi-resolution STFT distance, PESQ and STOI (where their packages are installed) against the
+wave the picture was made from; and the corpus word error rate of the pocketsphinx reader, whose vocabulary is
+the word list and every word of these clips.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from images_that_speak.audio.distance import mel_error, multi_resolution_stft_distance
+from images_that_speak.audio.distance import (
+    available,
+    mel_cepstral_distortion,
+    mel_error,
+    multi_resolution_stft_distance,
+    pesq,
+    stoi,
+)
 from images_that_speak.audio.griffin_lim import GriffinLim
 from images_that_speak.audio.hifigan import VARIANTS, HiFiGAN
 from images_that_speak.audio.mel import MEL, LogMel, picture_to_logmel
@@ -29,7 +37,9 @@ from images_that_speak.audio.vocoder import Vocoder, load_vocoder
 from images_that_speak.audio.vocos import Vocos
 from images_that_speak.data.manifest import Corpus
 from images_that_speak.scoring.heard import PocketsphinxReader
-from images_that_speak.scoring.statistics import word_errors
+from images_that_speak.scoring.statistics import corpus_wer
+
+COLUMNS = ("mel, nats", "MCD, dB", "STFT conv.", "STFT log", "PESQ", "STOI")
 
 
 def seconds(vocoder: Vocoder, picture: torch.Tensor, repeats: int) -> float:
@@ -42,11 +52,14 @@ def seconds(vocoder: Vocoder, picture: torch.Tensor, repeats: int) -> float:
     return min(taken)
 
 
-def word_error_rate(texts: list[str], waves: list[np.ndarray], reader: PocketsphinxReader) -> float:
-    heard = reader.read_many(waves)
-    errors = [word_errors(text, sound.text) for text, sound in zip(texts, heard, strict=True)]
-    known = [e for e in errors if e is not None]
-    return sum(e.rate * e.total for e in known) / sum(e.total for e in known)
+def distances(sound: torch.Tensor, wave: torch.Tensor, picture: torch.Tensor,
+              analysis: LogMel) -> list[float]:
+    """The figures of one clip, in the order of `COLUMNS`: waves (1, T), picture (1, 256, F) uint8."""
+    return [float(mel_error(sound, picture_to_logmel(picture.float() / 255), analysis)),
+            float(mel_cepstral_distortion(sound, wave, analysis=analysis)),
+            *map(float, multi_resolution_stft_distance(sound, wave)),
+            float(pesq(sound, wave)) if available("pesq") else float("nan"),
+            float(stoi(sound, wave)) if available("pystoi") else float("nan")]
 
 
 def truth(corpus: Corpus, vocoders: dict[str, Vocoder]) -> None:
@@ -55,19 +68,22 @@ def truth(corpus: Corpus, vocoders: dict[str, Vocoder]) -> None:
     texts = corpus.table["text"].tolist()
     reader.extend(texts)
     waves = [corpus.wave(i) for i in range(len(corpus))]
-    print(f"\n{len(texts)} clips\n{'':24s}{'mel, nats':>10s}{'STFT conv.':>11s}{'STFT log':>10s}{'WER':>8s}")
-    print(f"{'the waves themselves':55s}{word_error_rate(texts, waves, reader):8.3f}")
+
+    def rate(sounds: list[np.ndarray]) -> float:
+        return corpus_wer(texts, [heard.text for heard in reader.read_many(sounds)])
+
+    print(f"\n{len(texts)} clips, {sum(len(text.split()) for text in texts)} words\n{'':24s}"
+          + "".join(f"{name:>11s}" for name in (*COLUMNS, "WER")))
+    print(f"{'the waves themselves':24s}" + " " * 11 * len(COLUMNS) + f"{rate(waves):11.3f}")
     for name, vocoder in vocoders.items():
         figures, played = [], []
         for i, wave in enumerate(waves):
             picture = torch.from_numpy(np.array(corpus.picture(i)))[None]
             sound = vocoder.decode_picture(picture)
-            error = mel_error(sound, picture_to_logmel(picture.float() / 255), analysis)
-            figures.append([float(error), *map(float, multi_resolution_stft_distance(sound, torch.from_numpy(wave)[None]))])
+            figures.append(distances(sound, torch.from_numpy(wave)[None], picture, analysis))
             played.append(sound[0].numpy())
-        mel, convergence, logarithm = np.mean(figures, axis=0)
-        rate = word_error_rate(texts, played, reader)
-        print(f"{name:24s}{mel:10.3f}{convergence:11.3f}{logarithm:10.3f}{rate:8.3f}", flush=True)
+        row = [*np.nanmean(figures, axis=0), rate(played)]
+        print(f"{name:24s}" + "".join(f"{value:11.3f}" for value in row), flush=True)
 
 
 def main() -> None:

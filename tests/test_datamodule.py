@@ -52,9 +52,12 @@ class Averages(nn.Module):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def make_corpus(root: Path) -> Path:
     """Eight clips, written as the builder does, whose pictures are bright exactly where phones sound."""
-    root = tmp_path_factory.mktemp("corpus")
-    (root / "spectrograms").mkdir()
+    (root / "spectrograms").mkdir(parents=True)
     rows = []
     for i in range(8):
         start = 1.0 + 0.32 * i

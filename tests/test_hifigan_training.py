@@ -16,12 +16,18 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.nn.utils import weight_norm as old_weight_norm
 
-from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture
+from images_that_speak.audio.distance import available
+from images_that_speak.audio.hifigan import HiFiGAN, save_published
+from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture, picture_to_logmel
 from images_that_speak.audio.picture import quantise
 from images_that_speak.audio.vocoder import load_vocoder
-from images_that_speak.data.manifest import write_manifest
+from images_that_speak.data.emoji import FONT
+from images_that_speak.data.manifest import Corpus, write_manifest
+from images_that_speak.data.pictures import PictureSampler
+from images_that_speak.data.renditions import Renditions
 from images_that_speak.data.segments import EpochOrder, SpeechSegments, VocoderData
 from images_that_speak.errors import UserError
+from images_that_speak.networks.autoencoder import PatchAutoencoder, decode, encode
 from images_that_speak.networks.discriminators import (
     MultiPeriodDiscriminator,
     MultiScaleDiscriminator,
@@ -29,7 +35,8 @@ from images_that_speak.networks.discriminators import (
     feature_matching_loss,
     generator_loss,
 )
-from images_that_speak.training.vocoder import GeneratorEMA, VocoderTraining, averaged
+from images_that_speak.scoring.heard import Heard
+from images_that_speak.training.vocoder import GeneratorEMA, ReadBack, VocoderTraining, averaged
 
 GENERATOR = {"resblock": "2", "upsample_rates": [8, 5, 4], "upsample_kernel_sizes": [16, 10, 8],
              "upsample_initial_channel": 16, "resblock_kernel_sizes": [3],
@@ -162,7 +169,10 @@ def test_learns_and_validates(corpus: Path, tmp_path: Path) -> None:
     trainer(tmp_path, 25, Record()).fit(model, data)
     after = trainer(tmp_path, 1, limit_val_batches=1).validate(model, data, verbose=False)[0]
     assert after["valid/mel_error"] < 0.9 * before["valid/mel_error"]
-    assert {"valid/mel_error", "valid/stft_convergence", "valid/stft_log"} == set(after)
+    expected = {f"valid/{name}" for name in ("mel_error", "mcd", "stft_convergence", "stft_log")}
+    expected |= {f"valid/{name}" for name, package in (("pesq", "pesq"), ("stoi", "pystoi"))
+                 if available(package)}
+    assert set(after) == expected and after["valid/mcd"] < before["valid/mcd"]
 
 
 def test_mixed_precision_keeps_losses_in_float32(corpus: Path, tmp_path: Path) -> None:
@@ -261,3 +271,132 @@ def test_too_few_clips_is_one_error(corpus: Path) -> None:
         VocoderData(corpus, batch_size=99).train_dataloader()
     with pytest.raises(UserError, match="frames=0"):
         SpeechSegments(corpus, frames=0)
+
+
+# --- other pictures of the same sound
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vae")
+    torch.manual_seed(0)
+    vae = PatchAutoencoder(patch=16, latent_channels=8, width=8, layers=1)
+    vae.mean.fill_(-0.9)
+    vae.save_pretrained(folder)
+    return folder
+
+
+def test_decoded_pictures_are_what_the_autoencoder_gives_back(corpus: Path, autoencoder: Path,
+                                                              tmp_path: Path) -> None:
+    data = VocoderData(corpus, batch_size=2, segment=2400, mel_source="autoencoder", autoencoder=autoencoder,
+                       rendered=tmp_path)
+    data.prepare_data()
+    vae, clips = PatchAutoencoder.from_pretrained(autoencoder), Corpus.open(corpus, "train")
+    with torch.no_grad():
+        picture = torch.from_numpy(np.array(clips.picture(2)))[None, None].float() / 255
+        expected = quantise(decode(vae, encode(vae, picture).mean)[0, 0].clamp(0, 1).numpy())
+    found = data.pictures("train").picture(2)
+    assert found.dtype == np.uint8 and np.abs(found.astype(int) - expected).max() <= 1
+    batch = next(iter(data.train_dataloader()))
+    own = next(iter(VocoderData(corpus, batch_size=2, segment=2400).train_dataloader()))
+    assert torch.equal(batch["wave"], own["wave"]) and not torch.equal(batch["logmel"], own["logmel"])
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    data.prepare_data()
+    assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    other = PatchAutoencoder(patch=16, latent_channels=4, width=0)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="another autoencoder"):
+        Renditions(clips, "autoencoder", tmp_path / "train", tmp_path / "other").prepare()
+
+
+@pytest.mark.skipif(not Path(FONT).exists(), reason="the emoji font is not installed")
+def test_drawings_are_laid_beside_or_over_the_words(corpus: Path, tmp_path: Path) -> None:
+    clips = Corpus.open(corpus, "train")
+    for over in (0.0, 1.0):
+        joint = Renditions(clips, "joint", tmp_path / str(over), over=over, seed=3)
+        joint.prepare()
+        changed = []
+        for row in range(len(clips)):
+            own, found = clips.picture(row).astype(int), joint.picture(row).astype(int)
+            assert (found >= own).all() and (found > own).any()
+            begin = int(clips.table["start"].iloc[row] * 100)
+            changed.append((found > own)[:, begin: begin + 200].any())
+        assert any(changed) == bool(over)
+        assert found.max() / 255 <= max(0.71, own.max() / 255)
+    assert PictureSampler(3).sample(0)[0].shape == found.shape
+
+
+def test_a_source_is_checked(corpus: Path, tmp_path: Path) -> None:
+    for options, said in (({"mel_source": "autoencder"}, "Did you mean 'autoencoder'"),
+                          ({"mel_source": "autoencoder"}, "data.autoencoder=DIR"),
+                          ({"mel_source": "joint", "over": 2}, "data.over=2")):
+        with pytest.raises(UserError, match=said):
+            VocoderData(corpus, **options)
+    with pytest.raises(UserError, match="no such folder"):
+        VocoderData(corpus, mel_source="autoencoder", autoencoder=tmp_path, rendered=tmp_path).prepare_data()
+
+
+# --- from a published vocoder
+
+def test_goes_on_from_a_published_vocoder(corpus: Path, tmp_path: Path) -> None:
+    """Auffusion's layout, config.json and vocoder.pt: its settings and its weights, then trained further."""
+    torch.manual_seed(1)
+    theirs = HiFiGAN(**{**GENERATOR, "upsample_initial_channel": 8})
+    save_published(theirs, tmp_path / "vocoder", name="vocoder.pt")
+    model = module(start=str(tmp_path / "vocoder"))
+    assert model.hparams["generator"] == theirs.config
+    keep = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1)
+    begun = {}
+
+    class Begin(Callback):
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            begun.update({k: v.detach().clone() for k, v in pl_module.generator.state_dict().items()})
+
+    trainer(tmp_path, 1, Begin(), keep, enable_checkpointing=True).fit(
+        model, VocoderData(corpus, batch_size=2, segment=2400))
+    assert all(torch.equal(value, begun[name]) for name, value in theirs.state_dict().items())
+    assert any(not torch.equal(value, begun[name]) for name, value in model.generator.state_dict().items())
+    # A run that goes on has its own weights, and the averaged module does without the folder.
+    resumed = module(start=str(tmp_path / "vocoder"))
+    mine = {name: value.detach().clone() for name, value in model.generator.state_dict().items()}
+    trainer(tmp_path, 2, Begin()).fit(resumed, VocoderData(corpus, batch_size=2, segment=2400),
+                                      ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert all(torch.equal(value, begun[name]) for name, value in mine.items())
+    (tmp_path / "vocoder" / "config.json").unlink()
+    assert averaged(tmp_path / "last.ckpt").generator.config == theirs.config
+    with pytest.raises(UserError, match="architecture=hifigan"):
+        module(start=str(tmp_path), architecture="vocos", generator={"dim": 8})
+
+
+# --- read back
+
+class Parrot:
+    """Hears one word of what the first batch of pictures says; keeps what it was given."""
+
+    name = "parrot"
+
+    def __init__(self) -> None:
+        self.waves: list[np.ndarray] = []
+        self.words: list[str] = []
+
+    def extend(self, texts: list[str]) -> None:
+        self.words += texts
+
+    def read(self, wave: np.ndarray) -> Heard:
+        return Heard("a")
+
+    def read_many(self, waves: list[np.ndarray]) -> list[Heard]:
+        self.waves += waves
+        return [Heard("a b")] * len(waves)
+
+
+def test_whole_pictures_are_read_at_validation(corpus: Path, tmp_path: Path) -> None:
+    reader = Parrot()
+    runner = trainer(tmp_path, 1, ReadBack(reader, clips=4), limit_val_batches=1)
+    model, data = module(), VocoderData(corpus, batch_size=2, segment=2400)
+    found = runner.validate(model, data, verbose=False)[0]
+    assert found["valid/wer"] == 1.0  # "a" was said, "a b" heard: one insertion a word
+    assert reader.words == ["a"] and [len(wave) for wave in reader.waves] == [MEL.samples]
+    picture = torch.from_numpy(np.array(Corpus.open(corpus, "valid").picture(0)))[None].float() / 255
+    with torch.no_grad():
+        expected = model.generator(picture_to_logmel(picture))[0].numpy()
+    assert np.allclose(reader.waves[0], expected, atol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from images_that_speak.errors import UserError
+from images_that_speak.speech.backends import load_tts
 from images_that_speak.speech.phonemes import PHONES
 from images_that_speak.speech.tts import (
     FLITE_FOLD,
@@ -13,7 +14,6 @@ from images_that_speak.speech.tts import (
     Espeak,
     Flite,
     ipa_to_arpabet,
-    load_tts,
     one_sentence,
     resample,
 )

@@ -23,9 +23,9 @@ TRAINED = {
     "LatentDiffusionTraining": dict.fromkeys(("train/loss", "valid/loss"), LOW),
     "AutoencoderTraining": dict.fromkeys(
         ("train/loss", "train/l1", "train/edge", "train/kl", "valid/l1", "valid/edge", "valid/kl"), LOW),
-    "VocoderTraining": dict.fromkeys(
-        ("train/loss", "train/mel", "train/stft", "valid/mel_error", "valid/stft_convergence",
-         "valid/stft_log"), LOW),
+    "VocoderTraining": {**dict.fromkeys(
+        ("train/loss", "train/mel", "train/stft", "valid/mel_error", "valid/mcd", "valid/stft_convergence",
+         "valid/stft_log", "valid/wer"), LOW), **dict.fromkeys(("valid/pesq", "valid/stoi"), HIGH)},
     "RecogniserTraining": dict.fromkeys(
         ("train/loss", "train/ctc", "train/alignment", "train/frame_error", "valid/ctc", "valid/alignment",
          "valid/frame_error", "valid/phone_error"), LOW),

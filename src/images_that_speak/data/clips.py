@@ -34,8 +34,9 @@ class Placed:
 
 def clip_id(prompt: Prompt, tts: TTS, mel_hash: str) -> str:
     """Identity of a clip: everything its sound and picture depend on."""
-    return content_hash({"text": prompt.text, "voice": prompt.voice, "tts": tts.name, "version": tts.version,
-                         "mel": mel_hash, "offset": prompt.offset_seed}, length=16)
+    known = {"text": prompt.text, "voice": prompt.voice, "tts": tts.name, "version": tts.version,
+             "mel": mel_hash, "offset": prompt.offset_seed}
+    return content_hash(known | ({"recording": prompt.recording} if prompt.recording else {}), length=16)
 
 
 def place(utterance: Utterance, offset_seed: int, samples: int, rate: int) -> Placed:
@@ -128,7 +129,7 @@ def make_clip(root: Path, prompt: Prompt, clip: str, tts: TTS, picturer: Picture
 
     base: dict[str, Any] = {"id": clip, "text": prompt.text, "voice": prompt.voice}
     try:
-        placed = place(tts.speak(prompt.text, prompt.voice), prompt.offset_seed, samples, rate)
+        placed = place(tts.say(prompt), prompt.offset_seed, samples, rate)
     except DoesNotFit as error:
         record = {**base, "left_out": str(error)}
         write_json(paths(root, clip)["record"], record)

@@ -27,7 +27,8 @@ import pandas
 from ..errors import UserError
 from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
 from ..resources import words as word_list
-from ..speech.tts import TTS, load_tts
+from ..speech.backends import load_tts
+from ..speech.tts import TTS
 from . import clips
 from .manifest import Corpus, write_manifest
 from .prompts import Prompt, dictionary_words, draw_prompts, held_out_phrases
@@ -184,15 +185,12 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
     from ..audio.mel import MEL
 
     begun = time.monotonic()
-    root = Path(root)
     tts = load_tts(tts) if isinstance(tts, str) else tts
     if not isinstance(voices, Mapping):
         voices = {voice: voices.count(voice) / len(voices) for voice in voices}
     voices = {voice: weight for voice, weight in voices.items() if weight != 0}
     for voice in voices:
         tts.check_voice(voice)
-    if workers < 0:
-        raise UserError(f"data.workers={workers}: expected 0 (one a core) or more")
     closed = word_list(words) if isinstance(words, (str, Path)) else list(words)
     fractions = {"valid": 0.02, "test": 0.02} if splits is None else dict(splits)
     held = held_out_phrases(held_out)
@@ -203,6 +201,23 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
               "voices": voices, "tts": tts.name, "tts_version": tts.version, "mel_spec": MEL.hash,
               "seed": seed, "extra_words": extra_words, "closed_fraction": closed_fraction,
               "splits": fractions}
+    return build_plan(root, plan, tts, recipe, closed, workers, verify, begun)
+
+
+def build_plan(root: str | Path, plan: Sequence[Prompt], tts: TTS, recipe: dict[str, Any],
+               closed: Sequence[str] = (), workers: int = 0, verify: int = 200, begun: float | None = None,
+               unsaid: Sequence[BadClip] = ()) -> CorpusSummary:
+    """Make the clips of `plan` that are not there yet, write the manifest, and verify the corpus.
+
+    recipe: what the corpus is made of; a folder begun with another one is refused. closed: the word list, for
+    the data card. unsaid: what was left out of the plan, and why. The rest as in `build_corpus`.
+    """
+    from ..audio.mel import MEL
+
+    begun = time.monotonic() if begun is None else begun
+    root = Path(root)
+    if workers < 0:
+        raise UserError(f"data.workers={workers}: expected 0 (one a core) or more")
     try:
         for folder in ("clips", "spectrograms", "wav"):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -232,7 +247,8 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
                         manifest()
         rows = manifest()
         found = [record for record in records.values() if record]
-        left_out = [BadClip(r["id"], f"{r['left_out']}: {r['text']}") for r in found if "left_out" in r]
+        left_out = [*unsaid, *(BadClip(r["id"], f"{r['left_out']}: {r['text']}") for r in found
+                               if "left_out" in r)]
         failed = [BadClip(r["id"], f"{r['failed']}: {r['text']}") for r in found if "failed" in r]
         table = pandas.DataFrame(rows, columns=["split", "voice", "seconds", "text", "symbols"])
         made = sum(not {"left_out", "failed"} & set(records[clip] or ()) for _, clip in todo)
@@ -272,10 +288,11 @@ def _data_card(table: pandas.DataFrame, recipe: Mapping[str, Any], closed: Seque
     """What the corpus is, for whoever opens the folder."""
     lengths = table["text"].str.split().str.len()
     spoken = table["text"].str.split().explode()
+    made = (f"Phrases of random words spoken by {recipe['tts']} {recipe['tts_version']}" if closed else
+            f"Recordings of {recipe['tts']}, phones found by {recipe['tts_version']},")
     lines = ["# Speech corpus", "",
-             f"Phrases of random words spoken by {recipe['tts']} {recipe['tts_version']} at natural speed, "
-             "each at a random place in 10.24 s of 16 kHz sound, with the 256 × 1024 log-mel picture and the "
-             "times of its phones.",
+             f"{made} at natural speed, each at a random place in 10.24 s of 16 kHz sound, with the "
+             "256 × 1024 log-mel picture and the times of its phones.",
              "", "| | |", "|---|---|",
              f"| clips | {len(table)} |", f"| hours of speech | {table['seconds'].sum() / 3600:.2f} |"]
     for column in ("split", "voice"):
@@ -283,8 +300,9 @@ def _data_card(table: pandas.DataFrame, recipe: Mapping[str, Any], closed: Seque
         lines.append(f"| {column}s | {counts} |")
     if len(table):
         lines.append(f"| words a phrase | {lengths.min()} to {lengths.max()}, mean {lengths.mean():.1f} |")
-    lines += [f"| different words | {spoken.nunique()}, of the list of {len(closed)}: "
-              f"{100 * spoken.isin(set(closed)).mean():.0f} % of all words |",
+    share = (f", of the list of {len(closed)}: {100 * spoken.isin(set(closed)).mean():.0f} % of all words"
+             if closed else "")
+    lines += [f"| different words | {spoken.nunique()}{share} |",
               f"| phrases left out (too long for the picture) | {len(left_out)} |",
               f"| phrases not spoken | {len(failed)} |", "", "Recipe:", "",
               *(f"- {key}: {value}" for key, value in recipe.items()), "",
@@ -293,18 +311,3 @@ def _data_card(table: pandas.DataFrame, recipe: Mapping[str, Any], closed: Seque
               "frequency at the bottom), `wav/` 16-bit flac, `clips/` one record a clip, `bad.csv` what was "
               "left out or failed verification.", ""]
     return "\n".join(lines)
-
-
-def build_from_config(cfg: Any) -> CorpusSummary:
-    """Build the corpus that a composed config (configs/corpus.yaml) describes; `cli` prints the summary."""
-    from omegaconf import OmegaConf
-
-    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    tts: Any = OmegaConf.to_container(cfg.tts, resolve=True)
-    return build_corpus(tts=load_tts(**tts), **data)
-
-
-if __name__ == "__main__":
-    from ..cli import launch
-
-    launch("corpus", "images_that_speak.data.corpus.build_from_config")

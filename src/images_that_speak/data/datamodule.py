@@ -45,16 +45,18 @@ class EpochBatches(Sampler[list[int]]):
 
     An epoch ends when it is exhausted or left for a new one. Its iterator carries its state, so that
     StatefulDataLoader goes on with exactly the batches that are left.
+
+    flat: compute the order place by place (`permuted`) and keep none of it in memory.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int = 0, shuffle: bool = True,
-                 drop_last: bool = True):
+                 drop_last: bool = True, flat: bool = False):
         if length < 1 or batch_size < 1:
             raise UserError(f"batch_size={batch_size}, {length} samples: expected at least one of each")
         if drop_last and batch_size > length:
             raise UserError(f"batch_size={batch_size}: expected at most the {length} samples there are")
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.shuffle, self.drop_last, self.flat = shuffle, drop_last, flat
         self.epoch, self.begun = 0, False
 
     def __len__(self) -> int:
@@ -77,9 +79,22 @@ class EpochIterator(Iterator[list[int]]):
     def _begin(self, epoch: int) -> None:
         batches = self.batches
         self.epoch = epoch
-        order = (np.random.default_rng([batches.seed, epoch]).permutation(batches.length) if batches.shuffle
-                 else np.arange(batches.length))
-        self.keys = epoch * batches.length + order
+        self.order: np.ndarray | None = None
+        if not batches.flat:
+            self.order = (np.random.default_rng([batches.seed, epoch]).permutation(batches.length)
+                          if batches.shuffle else np.arange(batches.length))
+
+    def keys(self, start: int, stop: int) -> np.ndarray:
+        """The keys at these places of the epoch."""
+        batches = self.batches
+        stop = min(stop, batches.length)
+        if self.order is not None:
+            order = self.order[start:stop]
+        else:
+            order = np.arange(start, stop)
+            if batches.shuffle:
+                order = permuted(order, batches.length, (batches.seed, self.epoch))
+        return self.epoch * batches.length + order
 
     def __next__(self) -> list[int]:
         if self.at >= len(self.batches):
@@ -87,7 +102,7 @@ class EpochIterator(Iterator[list[int]]):
         self.batches.begun = True
         start = self.at * self.batches.batch_size
         self.at += 1
-        return self.keys[start:start + self.batches.batch_size].tolist()
+        return self.keys(start, start + self.batches.batch_size).tolist()
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "at": self.at}
@@ -98,6 +113,29 @@ class EpochIterator(Iterator[list[int]]):
         self.batches.epoch, self.batches.begun = self.epoch, self.at > 0
 
 
+def permuted(places: np.ndarray, length: int, key: tuple[int, int]) -> np.ndarray:
+    """Where a permutation of 0 … length − 1, drawn by `key`, sends `places`; nothing else of it is computed.
+
+    A Feistel network of six rounds on the least even number of bits that holds `length` (Luby and Rackoff
+    1988), applied again where it leaves the range (cycle walking: Black and Rogaway 2002).
+    """
+    half = np.uint64(max(1, -(-max(length - 1, 1).bit_length() // 2)))
+    mask = np.uint64((1 << int(half)) - 1)
+    rounds = np.random.default_rng(key).integers(2**63, size=6, dtype=np.uint64)
+    found = places.astype(np.uint64)
+    todo = np.arange(len(found))
+    while len(todo):
+        left, right = found[todo] >> half, found[todo] & mask
+        for secret in rounds:
+            # The finaliser of splitmix64: overflow is wanted.
+            mixed = (right + secret) * np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(27))) & mask)
+        found[todo] = (left << half) | right
+        todo = todo[found[todo] >= length]
+    return found.astype(np.int64)
+
+
 class BatchDataset(Dataset):
     """A dataset of keys, asked for whole batches.
 
@@ -105,6 +143,8 @@ class BatchDataset(Dataset):
     autoencoder: the autoencoder, or its hash, that the cache must come from; None accepts any.
     mean, std: (C,) normalisation of the latents; None is the cache's own.
     """
+
+    flat_order = False  # whether an epoch's order is computed place by place
 
     def __init__(self, latents: str | Path | None = None, autoencoder: Any = None,
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0):
@@ -247,13 +287,8 @@ class SpeechClips(BatchDataset):
         """(n,) frames by which each draw is shifted to the right, whole columns of them; 0 without `roll`."""
         if not self.roll:
             return np.zeros(len(keys), np.int64)
-        column = MEL.frames // self.cache.shape[-1] if self.cache else COLUMN
-        seconds = column * MEL.hop / MEL.sample_rate
-        spoken = self._spoken[keys % len(self)]
-        low = -np.floor(np.maximum(spoken[:, 0], 0) / seconds)
-        high = np.floor(np.maximum(MEL.seconds - spoken[:, 1], 0) / seconds)
-        uniform = np.array([np.random.default_rng([self.seed, int(key)]).random() for key in keys])
-        return column * (low + np.floor(uniform * (high - low + 1))).astype(np.int64)
+        return shifts(keys, self._spoken[keys % len(self)], self.cache.shape[-1] if self.cache else None,
+                      self.seed)
 
     def images(self, keys: np.ndarray) -> tuple[str, np.ndarray]:
         name, values = super().images(keys)
@@ -266,6 +301,20 @@ class SpeechClips(BatchDataset):
                 "frame_phones": rolled(self._frames[rows], shift).astype(np.int64),
                 "frame_position": rolled(self._position[rows], shift).astype(np.float32),
                 "voice": self._voice[rows]}
+
+
+def shifts(keys: np.ndarray, spoken: np.ndarray, columns: int | None, seed: int) -> np.ndarray:
+    """(n,) frames by which draws are shifted to the right, so that no speech leaves the picture.
+
+    spoken: (n, 2) seconds in which each speaks. columns: of a latent, whole ones of which are shifted; None
+    for pictures.
+    """
+    column = MEL.frames // columns if columns else COLUMN
+    seconds = column * MEL.hop / MEL.sample_rate
+    low = -np.floor(np.maximum(spoken[:, 0], 0) / seconds)
+    high = np.floor(np.maximum(MEL.seconds - spoken[:, 1], 0) / seconds)
+    uniform = np.array([np.random.default_rng([seed, int(key)]).random() for key in keys])
+    return column * (low + np.floor(uniform * (high - low + 1))).astype(np.int64)
 
 
 def rolled(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -354,7 +403,7 @@ def batch_loader(dataset: BatchDataset, batch_size: int, *, seed: int = 0, shuff
                  drop_last: bool = True, workers: int = 0, pin_memory: bool = False) -> StatefulDataLoader:
     """A loader whose state, saved anywhere in an epoch, gives exactly the batches that were left."""
     dataset.setup()
-    batches = EpochBatches(len(dataset), batch_size, seed, shuffle, drop_last)
+    batches = EpochBatches(len(dataset), batch_size, seed, shuffle, drop_last, dataset.flat_order)
     return StatefulDataLoader(dataset, batch_sampler=batches, collate_fn=_as_is, num_workers=workers,
                               pin_memory=pin_memory, persistent_workers=workers > 0)
 

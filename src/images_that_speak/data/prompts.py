@@ -24,13 +24,17 @@ REDRAWS = 1000  # how often a prompt is drawn again before the word list is call
 
 @dataclass(frozen=True)
 class Prompt:
-    """One clip to make: `text`, its voice, its split, and the seed of its place in the picture."""
+    """One clip to make: `text`, its voice, its split, and the seed of its place in the picture.
+
+    recording: the sound file of a published corpus where it is already spoken.
+    """
 
     index: int
     text: str
     voice: str
     split: str
     offset_seed: int
+    recording: str = ""
 
 
 def _uniform(*key: object) -> float:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..audio.mel import MEL, picture_to_logmel
 from ..errors import UserError
 from .manifest import Corpus
+from .renditions import Renditions, check_source
 
 
 class SpeechSegments(Dataset):
@@ -24,16 +25,19 @@ class SpeechSegments(Dataset):
 
     Args:
         frames: mel frames of a segment; its wave has `frames` · 160 samples.
+        pictures: other pictures of the same clips, prepared; None takes the corpus' own.
 
     An item is {"logmel": (256, frames) in nats, from the 8-bit picture; "wave": (frames · 160,) in [-1, 1]}.
     """
 
-    def __init__(self, corpus: str | Path, frames: int = 51, seed: int = 0, split: str = "train"):
+    def __init__(self, corpus: str | Path, frames: int = 51, seed: int = 0, split: str = "train",
+                 pictures: Renditions | None = None):
         if not 1 <= frames <= MEL.frames:
             raise UserError(f"frames={frames}: expected a number in [1, {MEL.frames}]")
-        self.corpus = Corpus.open(corpus, split)
+        self.corpus = Corpus.open(corpus, split) if pictures is None else pictures.corpus
         if not len(self.corpus):
             raise UserError(f"{corpus}: no clips in split {split}")
+        self.pictures = pictures or self.corpus
         self.frames, self.seed = frames, seed
         table, rate = self.corpus.table, MEL.sample_rate / MEL.hop
         self.starts, self.lengths = (table["start"] * rate).tolist(), (table["seconds"] * rate).tolist()
@@ -47,10 +51,10 @@ class SpeechSegments(Dataset):
         low = self.starts[row] - self.frames / 2
         place = np.random.default_rng([self.seed, key]).uniform(low, max(low + self.lengths[row], low + 1))
         at = int(np.clip(place, 0, MEL.frames - self.frames))
-        picture = torch.from_numpy(self.corpus.picture(row)[:, at: at + self.frames].astype(np.float32) / 255)
+        picture = self.pictures.picture(row)[:, at: at + self.frames].astype(np.float32) / 255
         wave, _ = soundfile.read(self.corpus.root / self.waves[row], frames=self.frames * MEL.hop,
                                  start=at * MEL.hop, dtype="float32")
-        return {"logmel": picture_to_logmel(picture), "wave": torch.from_numpy(wave)}
+        return {"logmel": picture_to_logmel(torch.from_numpy(picture)), "wave": torch.from_numpy(wave)}
 
 
 class EpochOrder(Sampler[int]):
@@ -81,22 +85,40 @@ class VocoderData(L.LightningDataModule):
         segment: samples of a training segment, rounded down to whole frames (8192 → 51 frames, 8160 samples).
         steps: batches there are in all; at least the trainer's `max_steps`.
         valid_seconds: of a validation segment; the same segments every time.
+        mel_source: the pictures to play, in training and validation: ground_truth, autoencoder or joint.
+        rendered, autoencoder, over, brightness: see `Renditions`; the pictures of a split are made when the
+            training begins.
     """
 
     def __init__(self, root: str | Path, batch_size: int = 16, segment: int = 8192,
                  steps: int = 1_000_000, valid_seconds: float = 2.0, valid_clips: int = 32,
-                 workers: int = 0, seed: int = 0):
+                 mel_source: str = "ground_truth", rendered: str | Path | None = None,
+                 autoencoder: str | Path | None = None, over: float = 0.5,
+                 brightness: tuple[float, float] = (0.3, 0.7), workers: int = 0, seed: int = 0):
         super().__init__()
+        check_source(mel_source, autoencoder, over)
         self.root, self.batch_size, self.workers, self.seed = Path(root), batch_size, workers, seed
         self.frames = segment // MEL.hop
         self.valid_frames = round(valid_seconds * MEL.sample_rate / MEL.hop)
         self.valid_clips, self.steps = valid_clips, steps
+        self.rendered = None if rendered is None else Path(rendered)
+        self.options = {"source": mel_source, "autoencoder": autoencoder, "over": over,
+                        "brightness": brightness, "seed": seed}
+
+    def pictures(self, split: str) -> Renditions:
+        """The pictures of a split, as `mel_source` says."""
+        folder = None if self.rendered is None else self.rendered / split
+        return Renditions(Corpus.open(self.root, split), folder=folder, **self.options)
+
+    def prepare_data(self) -> None:
+        for split in ("train", "valid"):
+            self.pictures(split).prepare()
 
     def train_dataloader(self) -> DataLoader:
         # Lightning restarts a plain DataLoader at its first batch; this one keeps its place.
         from torchdata.stateful_dataloader import StatefulDataLoader
 
-        segments = SpeechSegments(self.root, self.frames, self.seed)
+        segments = SpeechSegments(self.root, self.frames, self.seed, pictures=self.pictures("train"))
         if len(segments) < self.batch_size:
             raise UserError(f"batch_size={self.batch_size}: more than the {len(segments)} training clips of "
                             f"{self.root}")
@@ -104,6 +126,13 @@ class VocoderData(L.LightningDataModule):
         return StatefulDataLoader(segments, self.batch_size, sampler=order, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader:
-        segments = SpeechSegments(self.root, self.valid_frames, self.seed, split="valid")
+        segments = SpeechSegments(self.root, self.valid_frames, self.seed, "valid", self.pictures("valid"))
         return DataLoader(torch.utils.data.Subset(segments, range(min(self.valid_clips, len(segments)))),
                           self.batch_size, num_workers=self.workers)
+
+    def phrases(self, clips: int) -> tuple[list[str], list[np.ndarray]]:
+        """What is said in the first so many clips of the validation, and their whole pictures."""
+        pictures = self.pictures("valid")
+        count = min(clips, len(pictures.corpus))
+        return (pictures.corpus.table["text"].tolist()[:count],
+                [np.asarray(pictures.picture(row)) for row in range(count)])

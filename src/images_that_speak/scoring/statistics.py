@@ -60,6 +60,12 @@ def word_errors(asked: str, heard: str) -> Errors | None:
     return _errors(normalise(asked), normalise(heard))
 
 
+def corpus_wer(asked: Sequence[str], heard: Sequence[str]) -> float:
+    """Σ edits / Σ words over all texts. Raises ValueError when nothing was asked for."""
+    known = [found for found in map(word_errors, asked, heard) if found is not None]
+    return ratio([found.rate * found.total for found in known], [found.total for found in known]).value
+
+
 def character_errors(asked: str, heard: str) -> Errors | None:
     """Character edits (spaces count) after normalising; None when `asked` has no words."""
     reference, hypothesis = normalise(asked), normalise(heard)

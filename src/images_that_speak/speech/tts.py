@@ -1,7 +1,7 @@
-"""Text to speech: one small contract, two backends.
+"""Text to speech: one small contract, and the two synthesisers that keep it by themselves.
 
-A backend speaks one phrase and says when each phone sounds. Anything that can do both (Tacotron2 with its
-attention, a corpus with forced alignments) becomes a backend by implementing `TTS` and joining `BACKENDS`.
+A backend speaks one phrase and says when each phone sounds. Anything that can do both becomes a backend by
+implementing `TTS` and joining `backends.BACKENDS`; one that only speaks has its phones found (neural.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,10 @@ class TTS(ABC):
     @abstractmethod
     def speak(self, text: str, voice: str) -> Utterance:
         """Speak `text` at natural speed. Raises SpeechError when this phrase cannot be spoken."""
+
+    def say(self, prompt: Any) -> Utterance:
+        """Speak a `data.prompts.Prompt`, which may be more than its text and voice."""
+        return self.speak(prompt.text, prompt.voice)
 
     def check_voice(self, voice: str) -> None:
         """Raise UserError when `voice` is not one of this synthesiser's."""
@@ -257,13 +262,3 @@ class Espeak(TTS):
         if not any(phone.symbol != "pau" for phone in phones):
             raise SpeechError(f"tts=espeak: {text!r} holds nothing to speak")
         return Utterance(resample(wave, rate), phones)
-
-
-BACKENDS: dict[str, type[TTS]] = {"flite": Flite, "espeak": Espeak}
-
-
-def load_tts(name: str, **options: object) -> TTS:
-    """The backend called `name`. Raises UserError when there is none, or its program is not installed."""
-    if name not in BACKENDS:
-        raise UserError(f"tts={name!r}: expected one of {', '.join(BACKENDS)}." + nearest(name, BACKENDS))
-    return BACKENDS[name](**options)

@@ -102,6 +102,7 @@ class Repeated:
 
     def __init__(self, data: Any, count: int):
         if isinstance(data, L.LightningDataModule):
+            data.prepare_data()
             data.setup("fit")
             data = data.train_dataloader()
         self.batches = list(islice(iter(data), count))

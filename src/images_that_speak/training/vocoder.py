@@ -13,13 +13,21 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from ..audio.distance import mel_error, multi_resolution_stft_distance
+from ..audio.distance import (
+    available,
+    mel_cepstral_distortion,
+    mel_error,
+    multi_resolution_stft_distance,
+    pesq,
+    stoi,
+)
 from ..audio.hifigan import (
     HiFiGAN,
     load_published,
     new_names,
     old_names,
     published_files,
+    read_generator_config,
     save_published,
     torch_load,
 )
@@ -36,6 +44,8 @@ from ..networks.discriminators import (
     feature_matching_loss,
     generator_loss,
 )
+from ..scoring.heard import SpeechReader
+from ..scoring.statistics import corpus_wer
 from .ema import EMA
 
 
@@ -45,6 +55,32 @@ class GeneratorEMA(EMA):
     @staticmethod
     def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
         return {name: p for name, p in module.named_parameters() if name.startswith("generator.")}
+
+
+class ReadBack(L.Callback):
+    """Plays whole pictures of the validation and has them read: `valid/wer`, the corpus word error rate.
+
+    Args:
+        reader: of speech; words of the phrases that it lacks are added to a closed vocabulary.
+        clips: how many of the validation's first clips.
+    """
+
+    def __init__(self, reader: SpeechReader, clips: int = 8):
+        if clips < 1:
+            raise UserError(f"callbacks.read_back.clips={clips}: expected at least 1")
+        self.reader, self.clips = reader, clips
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.sanity_checking or data is None:  # debug=overfit validates on the training batch
+            return
+        texts, pictures = data.phrases(self.clips)
+        if hasattr(self.reader, "extend"):
+            self.reader.extend(texts)
+        vocoder: Any = pl_module.generator
+        waves = [vocoder.decode_picture(picture[None])[0].cpu().numpy() for picture in pictures]
+        heard = [sound.text for sound in self.reader.read_many(waves)]
+        pl_module.log("valid/wer", corpus_wer(texts, heard))
 
 
 def _nothing() -> None:
@@ -61,6 +97,9 @@ class VocoderTraining(L.LightningModule):
 
     Args:
         architecture: `hifigan` or `vocos`; `generator` holds its settings.
+        start: a published HiFi-GAN to go on from, such as Auffusion's folder `vocoder` or a run's: its
+            generator, whose settings are then its own config.json's, and whatever else it kept of its
+            training.
         discriminator_width: multiplies the discriminators' channels; 1 is as published.
         decay: of the learning rates after every `epoch_steps` steps (809 is LJSpeech in batches of 16).
         pretrain_mel_steps: so many first steps without discriminators, on the other two losses alone, which
@@ -76,8 +115,13 @@ class VocoderTraining(L.LightningModule):
                  lr: float = 2e-4, betas: tuple[float, float] = (0.8, 0.99), decay: float = 0.999,
                  epoch_steps: int = 809, mel_weight: float = 45.0, feature_weight: float = 2.0,
                  stft_weight: float = 0.0, pretrain_mel_steps: int = 0, clip: float | None = None,
-                 max_steps: int | None = None):
+                 max_steps: int | None = None, start: str | None = None):
         super().__init__()
+        if start is not None:
+            if architecture != "hifigan":
+                raise UserError(f"model.start={start}: a HiFi-GAN (expected model.architecture=hifigan, got "
+                                f"{architecture})")
+            generator = read_generator_config(published_files(Path(start))[0])
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.generator = build_vocoder(architecture, dict(generator or {}))
@@ -86,6 +130,11 @@ class VocoderTraining(L.LightningModule):
         self.analysis = LogMel()
         self.register_buffer("steps_before", torch.tensor(0))
         self._optimisers_before: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    def setup(self, stage: str) -> None:
+        # Before Lightning restores a checkpoint: a resumed run has its own weights again.
+        if stage == "fit" and self.hparams["start"] is not None:
+            self.load_published(self.hparams["start"])
 
     def on_fit_start(self) -> None:
         # It advises to store the weights from before the step, which would not resume exactly.
@@ -142,11 +191,19 @@ class VocoderTraining(L.LightningModule):
         optimizer.step()
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        made = self.generator(batch["logmel"]).float()
-        convergence, logarithm = multi_resolution_stft_distance(made, batch["wave"])
-        self.log_dict({"valid/mel_error": mel_error(made, batch["logmel"], self.analysis),
+        made, real = self.generator(batch["logmel"]).float(), batch["wave"]
+        convergence, logarithm = multi_resolution_stft_distance(made, real)
+        # Of what should sound, which a picture with drawings does not show.
+        self.log_dict({"valid/mel_error": mel_error(made, self.analysis(real), self.analysis),
+                       "valid/mcd": mel_cepstral_distortion(made, real, analysis=self.analysis),
                        "valid/stft_convergence": convergence, "valid/stft_log": logarithm},
                       batch_size=len(made))
+        for name, measure, package in (("pesq", pesq, "pesq"), ("stoi", stoi, "pystoi")):
+            if available(package):
+                found = measure(made, real)
+                found = found[~found.isnan()]  # a segment may be all silence
+                if len(found):
+                    self.log(f"valid/{name}", found.mean().to(self.device), batch_size=len(found))
 
     def configure_optimizers(self) -> tuple[list[torch.optim.AdamW], list[Any]]:
         settings = {"lr": self.hparams["lr"], "betas": tuple(self.hparams["betas"])}
@@ -205,7 +262,8 @@ class VocoderTraining(L.LightningModule):
 def averaged(checkpoint: str | Path) -> VocoderTraining:
     """The module of a Lightning checkpoint, its generator carrying the average if one was kept."""
     content = torch_load(Path(checkpoint))
-    module = VocoderTraining(**content["hyper_parameters"])
+    # What it started from may be gone, and its weights are in the checkpoint.
+    module = VocoderTraining(**{**content["hyper_parameters"], "start": None})
     module.load_state_dict(content["state_dict"])
     for name, state in content.get("callbacks", {}).items():
         if name.startswith(("GeneratorEMA", "EMA")) and state["shadow"]:

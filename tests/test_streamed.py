@@ -1,0 +1,103 @@
+"""A corpus read record by record: the same clips as from memory, in an order that is computed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_datamodule import make_corpus
+
+from images_that_speak.data import streamed
+from images_that_speak.data.datamodule import EpochBatches, SpeechClips, batch_loader, permuted
+from images_that_speak.data.latents import cache_latents
+from images_that_speak.data.streamed import Records, StreamedClips, write_records
+from images_that_speak.errors import UserError
+from images_that_speak.networks.autoencoder import PatchAutoencoder
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(1, 3000), seed=st.integers(0, 2**31), epoch=st.integers(0, 5))
+def test_a_computed_order_has_every_place_once(length: int, seed: int, epoch: int) -> None:
+    order = permuted(np.arange(length), length, (seed, epoch))
+    assert sorted(order.tolist()) == list(range(length))
+    assert np.array_equal(permuted(np.array([length - 1, 0]), length, (seed, epoch)), order[[-1, 0]])
+
+
+def test_a_computed_order_is_mixed_and_differs_by_epoch() -> None:
+    first, second = (permuted(np.arange(10_000), 10_000, (1, epoch)) for epoch in (0, 1))
+    for order in (first, second):
+        assert abs(np.corrcoef(np.arange(10_000), order)[0, 1]) < 0.05
+        assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.05
+    assert (first == second).mean() < 0.01
+
+
+def test_batches_resume_in_a_computed_order() -> None:
+    batches = EpochBatches(23, 4, seed=2, flat=True)
+    whole = list(batches)
+    assert len({key for batch in whole for key in batch}) == 20 and all(len(batch) == 4 for batch in whole)
+    iterator = iter(EpochBatches(23, 4, seed=2, flat=True))
+    for _ in range(2):
+        next(iterator)
+    resumed = iter(EpochBatches(23, 4, seed=2, flat=True))
+    resumed.load_state_dict(iterator.state_dict())
+    assert list(resumed) == whole[2:]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("streamed") / "corpus")
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vae")
+    torch.manual_seed(0)
+    PatchAutoencoder(patch=16, latent_channels=4, width=0).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("latents", [True, False])
+def test_records_are_the_clips(corpus: Path, autoencoder: Path, tmp_path: Path, latents: bool,
+                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a shard of three and one open file, so that shards end and files close."""
+    monkeypatch.setattr(streamed, "OPEN", 1)
+    write_records(corpus, tmp_path / "records", "train", autoencoder if latents else None, shard=3, batch=2)
+    there = StreamedClips(tmp_path / "records", roll=True, seed=4)
+    here = SpeechClips(corpus, "train", roll=True, seed=4)
+    if latents:
+        vae = PatchAutoencoder.from_pretrained(autoencoder)
+        cache_latents(vae, here, tmp_path / "cache", progress=False)
+        here = SpeechClips(corpus, "train", roll=True, seed=4, latents=tmp_path / "cache")
+    assert len(there) == len(here) > 3 and there.voices == ["rms", "slt"]
+    keys = [*range(len(here)), len(here) + 2]
+    a, b = (pickle.loads(pickle.dumps(dataset)).__getitems__(keys) for dataset in (there, here))
+    assert a.keys() == b.keys()
+    for name, value in b.items():
+        tolerance = {"latent": 2e-2, "frame_position": 2e-3}.get(name, 1e-6)
+        assert a[name].dtype == value.dtype and a[name].shape == value.shape, name
+        assert (a[name].float() - value.float()).abs().max() <= tolerance, name
+    seen = [key for batch in batch_loader(there, 2, seed=1) for key in batch["voice"].tolist()]
+    assert len(seen) == len(there) // 2 * 2
+
+
+def test_what_is_wrong_with_records_is_named(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such manifest"):
+        write_records(tmp_path, tmp_path / "out")
+    with pytest.raises(UserError, match="0 clips in split 'nowhere'"):
+        write_records(corpus, tmp_path / "out", "nowhere")
+    with pytest.raises(UserError, match="expected an autoencoder's"):
+        write_records(corpus, tmp_path / "out", autoencoder=tmp_path)
+    with pytest.raises(UserError, match="index.json: no such file"):
+        StreamedClips(tmp_path / "out").setup()
+    write_records(corpus, tmp_path / "out")
+    with pytest.raises(UserError, match="clips of voice"):
+        StreamedClips(tmp_path / "out", voices=["nobody"]).setup()
+    shard = tmp_path / "out" / "shard-00000.bin"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"shard-00000.bin: \d+ bytes \(expected \d+\)"):
+        Records(tmp_path / "out")
