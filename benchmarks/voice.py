@@ -5,11 +5,11 @@
         data.seed=99 data.words_per_prompt=[6,6] data.extra_words=0
     python benchmarks/voice.py data/pocket_awb_test logs/train/<run>/weights …
 
-The clips of the first folder are said again by the speech branch alone, each phone at the time it has in the clip:
-without a LoRA in each of the family's voices, then with each LoRA named. Distance: mean absolute difference
-from the clip's picture in dB over the frames in which phones sound, after each band-averaged level (loudness) is
-taken out frame by frame, so that what is left is the shape of the spectrum. The clips themselves, through the
-autoencoder, are what a perfect LoRA would reach. Intervals are bootstraps over clips.
+The clips of the first folder are said again by the speech branch alone, each phone at the time it has in the
+clip: without a LoRA in each of the family's voices, then with each LoRA named. Distance: mean absolute difference
+from the clip's picture in dB over the frames in which phones sound, each frame's mean taken out, so that what is
+left is the shape of the spectrum. The clips themselves, through the autoencoder, are what a perfect LoRA would
+reach. Intervals are bootstraps over clips.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def distance(made: torch.Tensor, real: torch.Tensor, sounding: torch.Tensor) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("lora", type=Path, nargs="*", help="weights/ folders of LoRA trainings")
     parser.add_argument("--steps", type=int, default=12)
@@ -77,7 +78,8 @@ def main() -> None:
     layout = config.instantiate(base.family)
     family = Family.load(layout, ("vae",), device="cpu")
     row("and through the autoencoder", family.decode(family.encode(real)))
-    for lora, voice in [*((None, voice) for voice in layout.voices), *((path, None) for path in options.lora)]:
+    loras = [(path, None) for path in options.lora]
+    for lora, voice in [*((None, voice) for voice in layout.voices), *loras]:
         cfg = config.compose("generate", ["composition=speech_only", f"steps={options.steps}",
                                           f"voice={voice or 'null'}",
                                           *([f"family.lora={lora}"] if lora else [])])

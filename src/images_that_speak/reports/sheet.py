@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..errors import UserError
 from ..files import atomic_path
-from .alignment import align
+from .caption import PAPER, draw_caption
 from .folders import RunFolder, Sample
 
-WIDTH, HEIGHT, GAP, LINE = 768, 192, 12, 18  # pixels of a picture, around it, and of a line below it
-GROUND, TEXT, DIM, WRONG = "#101010", "#f0f0f0", "#a8a8a8", "#ff9d7a"
+SHRINK = 2  # the sheet is so many times smaller than its pictures
+GAP = 24  # pixels around a picture, before that
 
 
 def choose(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -35,7 +35,7 @@ def choose(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def write_sheet(runs: Sequence[RunFolder], path: Path, count: int = 12, columns: int = 2) -> None:
-    """Write a png of `count` samples with what was asked and heard; a wrong word is coloured.
+    """Write a png of `count` samples with what was asked and heard.
 
     Raises UserError when the runs hold no sample, or a count below 1.
     """
@@ -45,29 +45,23 @@ def write_sheet(runs: Sequence[RunFolder], path: Path, count: int = 12, columns:
     if not shown:
         raise UserError(f"{runs[0].path}: no sample in it (expected samples/<sample_id>/ as generate.py "
                         "writes)")
-    columns = min(columns, len(shown))
-    cell = HEIGHT + 3 * LINE + GAP
-    sheet = Image.new("RGB", (columns * (WIDTH + GAP) + GAP, -(-len(shown) // columns) * cell + GAP), GROUND)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for index, sample in enumerate(shown):
-        x, y = GAP + index % columns * (WIDTH + GAP), GAP + index // columns * cell
-        with Image.open(sample.image) as picture:
-            sheet.paste(picture.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), (x, y))
-        y += HEIGHT + 2
-        draw.text((x, y), str(sample.image_prompt or ""), TEXT, font)
-        words = align(sample.audio_prompt or "", str(sample.scores.get("heard") or ""))
-        _words(draw, font, (x, y + LINE), "asked", [(word, DIM) for _, word, _ in words])
-        if "heard" in sample.scores:
-            _words(draw, font, (x, y + 2 * LINE), "heard",
-                   [(word, DIM if kind == "=" else WRONG) for kind, _, word in words])
+    cells = [cell(sample) for sample in shown]
+    columns = min(columns, len(cells))
+    width, height = cells[0].width + GAP, cells[0].height + GAP
+    sheet = Image.new("RGB", (columns * width + GAP, -(-len(cells) // columns) * height + GAP), PAPER)
+    for index, one in enumerate(cells):
+        sheet.paste(one, (GAP + index % columns * width, GAP + index // columns * height))
     with atomic_path(path) as temporary:
-        sheet.save(temporary, "png", optimize=True)
+        sheet.reduce(SHRINK).save(temporary, "png", optimize=True)
     print(path)
 
 
-def _words(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-           place: tuple[int, int], label: str, words: Sequence[tuple[str, str]]) -> None:
-    x, y = place
-    for word, colour in ((f"{label}:", DIM), *words):
-        draw.text((x, y), word, colour, font)
-        x += int(draw.textlength(f"{word} ", font)) if word else 0
+def cell(sample: Sample) -> Image.Image:
+    """A sample's picture over its caption."""
+    with Image.open(sample.image) as file:
+        picture = file.convert("RGB")
+    caption = draw_caption(sample, picture.width)
+    found = Image.new("RGB", (picture.width, picture.height + caption.height))
+    found.paste(picture, (0, 0))
+    found.paste(caption, (0, picture.height))
+    return found
