@@ -82,7 +82,7 @@ def write_video(path: Path, sample: Sample, comment: str = "") -> None:
             picture = image.convert("RGB")
     except OSError as error:
         raise UserError(f"{sample.image}: not a readable picture ({error})") from error
-    scene = np.vstack([picture, draw_caption(sample, picture.width)])
+    scene = np.vstack([np.asarray(picture), np.asarray(draw_caption(sample, picture.width))])
     # H.264 halves the resolution of colour and wants even sides.
     scene = np.pad(scene, ((0, scene.shape[0] % 2), (0, scene.shape[1] % 2), (0, 0)), mode="edge")
     count = max(1, round(FPS * len(wave) / rate))
