@@ -27,6 +27,7 @@ from ..speech.durations import DurationModel, plan_speech
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
 from .composition import NO_PHONES, Composition
+from .estimate import announce
 from .family import DTYPES, Family, Layout, activity
 from .guidance import Branch, Guidance, Joint, check_starts, evaluations
 from .outputs import read_complete, sample_id, write_sample
@@ -138,7 +139,8 @@ def generate_batch(family: Family, settings: Settings, jobs: Sequence[Job],
             "image", [job.pair.image_prompt for job in jobs],
             None if family.layout.scene is None else np.array([job.scene for job in jobs], np.float32)),
         "speech": lambda: (
-            family.phone_condition(plans, [family.layout.voice_id(settings.voice)] * len(jobs))
+            family.phone_condition(plans, [family.layout.voice_id(settings.voice)] * len(jobs),
+                                   [job.pair.audio_prompt for job in jobs])
             if family.layout.speaks_phonemes
             else family.text_condition("speech", [job.pair.audio_prompt for job in jobs]))}
     branches = {
@@ -185,6 +187,7 @@ def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
     if len(missing) < len(jobs):
         print(f"{len(jobs) - len(missing)} of {len(jobs)} samples are there already")
     torch.set_float32_matmul_precision(cfg.precision.matmul)
+    announce(layout, settings, cfg, len(missing))
     family = Family.load(layout, (*settings.compose.branches, "vae", "vocoder"), device=cfg.device,
                          dtype=cfg.precision.dtype, vocoder=cfg.vocoder.path)
     begun = time.perf_counter()

@@ -12,9 +12,12 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..data.datamodule import PictureData
+from ..errors import UserError
 from .ema import EMA
 
 
@@ -45,6 +48,8 @@ class StepBar(L.Callback):
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", desc="Training",
                         dynamic_ncols=True)
 
@@ -62,6 +67,29 @@ class StepBar(L.Callback):
             self.bar.close()
 
 
+class Sharded(ModelParallelStrategy):
+    """`trainer.strategy=fsdp`: torch's fully_shard over all processes, which runs on CPUs too."""
+
+    def setup_environment(self) -> None:
+        # Else Lightning would split the matrices themselves over the processes of a machine.
+        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        super().setup_environment()
+
+
+class Whole(L.Callback):
+    """Gathers the weights of a sharded training at its end: `state` is {name: tensor} in the first
+    process."""
+
+    state: dict[str, torch.Tensor] | None = None
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(trainer.strategy, Sharded):
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+            self.state = get_model_state_dict(pl_module, options=StateDictOptions(
+                full_state_dict=True, cpu_offload=True))
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint a run goes on from, or None."""
     path = folder / "checkpoints" / "last.ckpt"
@@ -73,16 +101,20 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
         clip: float | None = 1.0, accumulate: int = 1, log_every: int = 20,
         loggers: Iterable[Logger] = (), callbacks: Iterable[L.Callback] = (), progress: bool = True,
-        **trainer: Any) -> L.Trainer:
+        strategy: Any = "auto", **trainer: Any) -> L.Trainer:
     """Train `module` until `max_steps`, from `last.ckpt` when the folder has one.
 
-    Returns the trainer; when `ema_decay` is not None its EMA callback is found by `ema_of(trainer)`.
+    Returns the trainer; when `ema_decay` is not None its EMA callback is found by `ema_of(trainer)`. Raises
+    UserError on what cannot be done by several processes together.
     """
+    if strategy == "fsdp" and ema_decay is not None:
+        raise UserError(f"trainer.ema_decay={ema_decay}: no average is kept of sharded weights; expected "
+                        "null with trainer=fsdp")
     # Saved inside the loop and while an exception passes: the loader's position is exact in both.
     checkpoint = ModelCheckpoint(
         folder / "checkpoints", filename="{step}", every_n_train_steps=checkpoint_every, save_top_k=1,
         monitor=None, save_last=True, save_on_exception=True, enable_version_counter=False)
-    extra: list[L.Callback] = [StepSeed(seed), checkpoint, *callbacks]
+    extra: list[L.Callback] = [StepSeed(seed), checkpoint, Whole(), *callbacks]
     loggers = list(loggers)
     if loggers:
         extra.append(LearningRateMonitor("step"))
@@ -99,7 +131,12 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
         val_check_interval=validate_every, check_val_every_n_epoch=None,
         num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False, plugins=cluster(),
-        **trainer)
+        strategy=Sharded(save_distributed_checkpoint=False) if strategy == "fsdp" else strategy,
+        use_distributed_sampler=False, **trainer)
+    if engine.world_size > 1 and not isinstance(train, PictureData):
+        raise UserError(f"trainer.devices={trainer.get('devices')}: {type(train).__name__} gives "
+                        "every process the same batches; expected PictureData, which shares them out, or one "
+                        "device")
     resume = last_checkpoint(folder)
     engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
     return engine
@@ -111,6 +148,11 @@ def cluster() -> list[Any]:
     Submitit's handler ends the process, and a checkpoint is saved as the exception passes.
     """
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def whole_state(trainer: L.Trainer) -> dict[str, torch.Tensor] | None:
+    """The gathered weights of a sharded training, or None where the module holds them itself."""
+    return next(c.state for c in trainer.callbacks if isinstance(c, Whole))  # type: ignore[attr-defined]
 
 
 def ema_of(trainer: L.Trainer) -> EMA | None:
