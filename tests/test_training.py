@@ -170,7 +170,7 @@ def test_aligned_adapter_sees_time_and_starts_at_zero() -> None:
     b = adapter.encode(batch([[5, 6, 2, 9]])).residual
     difference = (a - b).abs().sum((0, 1, 2))
     assert difference[-2:].min() > 1e-3
-    assert set(ADAPTERS) == {"pooled", "sequence", "aligned"}
+    assert set(ADAPTERS) == {"pooled", "sequence", "aligned", "published"}
 
 
 @pytest.mark.parametrize("name", ["pooled", "sequence", "aligned"])

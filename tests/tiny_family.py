@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
-from images_that_speak.audio.hifigan import HiFiGAN
+from images_that_speak.audio.hifigan import HiFiGAN, old_names
 from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.vocoder import save_vocoder
 from images_that_speak.diffusion.family import write_card
 from images_that_speak.networks.adapters import ADAPTERS, AlignedAdapter
+from images_that_speak.networks.auffusion import ConditionAdapter
 from images_that_speak.networks.scene import SceneAdapter
 from images_that_speak.speech.durations import DurationModel
 from images_that_speak.speech.phonemes import PHONES
@@ -109,5 +111,32 @@ def tiny_stable_diffusion(folder: Path) -> tuple[Path, Path]:
     config = {**vocoder.config, "sampling_rate": MEL.sample_rate, "num_mels": MEL.n_mels, "hop_size": MEL.hop,
               "win_size": MEL.win, "n_fft": MEL.n_fft, "fmin": 0, "fmax": 8000}
     (speech / "vocoder/config.json").write_text(json.dumps(config))
-    torch.save({"generator": vocoder.state_dict()}, speech / "vocoder/vocoder.pt")
+    torch.save({"generator": old_names(vocoder.state_dict())}, speech / "vocoder/vocoder.pt")
     return image, speech
+
+
+def tiny_auffusion_full(folder: Path) -> Path:
+    """Auffusion's full layout: two text encoders of their own widths with condition adapters, and the
+    rest."""
+    _, speech = tiny_stable_diffusion(folder)
+    for part in ("text_encoder", "tokenizer"):
+        shutil.rmtree(speech / part)
+    entries = []
+    for i, width in enumerate((WIDTH, 8)):
+        names = f"text_encoder_{i}", f"condition_adapter_{i}"
+        if i == 0:
+            tiny_text_encoder(speech / names[0])
+        else:
+            T5EncoderModel(T5Config(vocab_size=600, d_model=width, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+                           ).save_pretrained(str(speech / names[0]))
+        tiny_tokenizer(speech / names[0])
+        sizes = {"condition_dim": width, "cross_attention_dim": WIDTH}
+        adapter = ConditionAdapter(**sizes)
+        torch.nn.init.normal_(adapter.norm.bias)
+        (speech / names[1]).mkdir()
+        torch.save(adapter.state_dict(), speech / names[1] / "condition_adapter.pt")
+        (speech / names[1] / "config.json").write_text(json.dumps(sizes))
+        entries.append({"text_encoder_name": names[0], "condition_adapter_name": names[1],
+                        "condition_type": "text", "condition_max_length": 32, **sizes})
+    (speech / "condition_config.json").write_text(json.dumps(entries))
+    return speech

@@ -99,6 +99,21 @@ def header(path: Path) -> dict[str, Any]:
     return entries
 
 
+def compare(module: Any, folder: Path) -> None:
+    """Whether the safetensors of `folder` hold the tensors of `module`, in their shapes.
+
+    Files that do not tell their shapes are left to loading. Raises UserError naming the first difference.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    stored = {name: entry["shape"] for path in files for name, entry in header(path).items()}
+    for name, value in module.state_dict().items() if files else ():
+        if name not in stored:
+            raise UserError(f"{folder}: lacks {name}; the files are incomplete or of another model")
+        if stored[name] != list(value.shape):
+            raise UserError(f"{folder}: {name} is {stored[name]} (expected {list(value.shape)}, as "
+                            "config.json says)")
+
+
 def table(rows: Iterable[tuple[str, int | None, int | None]]) -> list[str]:
     """Lines of a name, its parameters and its bytes, with a sum; None is not known."""
     rows = list(rows)

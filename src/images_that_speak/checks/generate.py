@@ -9,14 +9,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate
 from ..diffusion.composition import BOTH, NO_PHONES
-from ..diffusion.family import Layout, find_device, find_weights
+from ..diffusion.estimate import estimate, on_meta
+from ..diffusion.family import DTYPES, USUAL_SIZE, Layout, download_command, find_device, find_weights
 from ..diffusion.generate import plan, read_settings, refuse_unused
 from ..diffusion.guidance import check_starts
 from ..diffusion.method import Job
 from ..diffusion.sampling import make_scheduler
 from ..errors import UserError
+from ..networks.auffusion import condition_parts
+from ..networks.autoencoder import autoencoder_class
 from ..speech.phonemes import PAUSE
-from .findings import Findings, counted, table, weights
+from .findings import Findings, compare, counted, table, weights
 from .readers import check_readers
 
 SHOWN = 5  # phrases whose phones are listed
@@ -33,6 +36,7 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         with found.step("voice"):
             layout.voice_id(cfg.voice)
         _tell_weights(found, layout, branches, cfg.vocoder.path)
+        _compare_weights(found, layout, branches)
         jobs = _jobs(found, cfg, layout)
         _tell_steps(found, cfg, layout, len(jobs))
     check_readers(found, cfg)
@@ -51,8 +55,10 @@ def _layout(found: Findings, cfg: DictConfig) -> Layout | None:
                     found.problems.append(str(error))
                 absent.append(cfg.family[key])
         if absent:
-            found.tell("family", f"{cfg.family.name}: {' and '.join(absent)} would be fetched from the hub; "
-                       "phones, weights and network evaluations are not known before")
+            found.tell("family", f"{cfg.family.name}: {' and '.join(absent)} would be fetched from the hub, "
+                       f"about {len(absent) * USUAL_SIZE / 1e9:.1f} GB; phones, weights and network "
+                       "evaluations are not known before",
+                       *(download_command(name) for name in absent))
             return None
     with found.step("family"):
         layout = instantiate(cfg.family)
@@ -94,6 +100,10 @@ def _tell_weights(found: Findings, layout: Layout, branches: tuple[str, ...], vo
                 parts["scene adapter"] = layout.scene
         elif layout.adapter is not None:
             parts["phoneme adapter"] = layout.adapter
+        elif layout.conditions is not None:
+            for i, entry in enumerate(condition_parts(layout.conditions)):
+                parts[f"text encoder {i}"] = layout.conditions / entry["text_encoder_name"]
+                parts[f"condition adapter {i}"] = layout.conditions / entry["condition_adapter_name"]
     if layout.durations is not None:
         parts["duration model"] = layout.durations
     if layout.lora is not None and "speech" in branches:
@@ -116,6 +126,16 @@ def _tell_weights(found: Findings, layout: Layout, branches: tuple[str, ...], vo
         found.tell("", "played by Griffin-Lim, which has no weights")
 
 
+def _compare_weights(found: Findings, layout: Layout, branches: tuple[str, ...]) -> None:
+    """Whether the files of the large networks hold what their configs, built without numbers, say."""
+    from diffusers import UNet2DConditionModel
+
+    parts = [(UNet2DConditionModel, layout.unet[branch]) for branch in branches]
+    with found.step("weights"):
+        for cls, folder in [*parts, (autoencoder_class(layout.vae), layout.vae)]:
+            compare(on_meta(cls, folder), folder)
+
+
 def _tell_steps(found: Findings, cfg: DictConfig, layout: Layout, samples: int) -> None:
     """Scheduler, steps, and how many network evaluations they come to."""
     with found.step("scheduler"):
@@ -125,10 +145,13 @@ def _tell_steps(found: Findings, cfg: DictConfig, layout: Layout, samples: int) 
         return
     with found.step("guidance"):
         settings = read_settings(cfg, layout)
+        together = min(cfg.batch_size, max(samples, 1))
         by = settings.method.name if "scheduler" in settings.method.unused else cfg.scheduler.name
         found.tell("steps", f"{counted(cfg.steps, 'step')} of {by}; {settings.evaluations:,} network "
                    f"evaluations a sample, {settings.evaluations * samples:,} in all, "
-                   f"{counted(min(cfg.batch_size, max(samples, 1)), 'sample')} at once")
+                   f"{counted(together, 'sample')} at once")
+        guess = estimate(layout, settings.branches, settings.evaluations, together, cfg.precision.dtype)
+        found.tell("estimate", *guess.lines(samples, find_device(cfg.device), DTYPES[cfg.precision.dtype]))
 
 
 def _jobs(found: Findings, cfg: DictConfig, layout: Layout) -> list[Job]:

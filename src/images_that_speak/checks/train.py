@@ -12,6 +12,7 @@ from torch import nn
 
 from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
+from ..diffusion.family import find_part
 from ..errors import UserError
 from .findings import Findings, table
 from .jobs import JOBS
@@ -52,6 +53,19 @@ def skeleton(target: str, path: str) -> Any:
         raise UserError(f"{path}: no {cls.__name__} (expected a folder with its config.json)") from error
 
 
+def skeleton_text(source: str) -> Any:
+    """The text conditioner of a pipeline without its weights; frozen, as in training."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    from ..networks.text import TextConditioner
+
+    encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(
+        str(find_part(f"{source}/text_encoder", "adapter.source", offline=True))))
+    folder = find_part(f"{source}/tokenizer", "adapter.source", offline=True)
+    words = CLIPTokenizer.from_pretrained(str(folder))
+    return TextConditioner(encoder.requires_grad_(False), words)
+
+
 def _networks(found: Findings, cfg: DictConfig) -> None:
     """Build the module with its parameters on the meta device, where a network of any size costs nothing.
 
@@ -78,14 +92,18 @@ def _job(found: Findings, cfg: DictConfig, job: str) -> None:
 
 
 def _tell_networks(found: Findings, parts: Iterable[tuple[str, nn.Module]]) -> None:
-    rows = []
+    rows, bytes_ = [], 0
     for name, part in parts:
         if (count := parameters(part)):
             trained = parameters(part, trained=True)
             mark = "" if trained == count else f", {trained:,} of them trained"
-            rows.append((f"{name}{mark}", count, None))
+            rows.append((f"{name}{mark}", count, 4 * count))
+            bytes_ += 4 * count + 12 * trained
     if rows:
         found.tell("networks", *table(rows))
+        # In float32: the weights, and a gradient and AdamW's two moments of what is trained.
+        found.tell("memory", f"{bytes_ / 2**30:.1f} GiB for weights, gradients and "
+                   "optimiser, and feature maps beside them")
 
 
 def parameters(module: nn.Module, trained: bool = False) -> int:
@@ -94,11 +112,19 @@ def parameters(module: nn.Module, trained: bool = False) -> int:
 
 
 def _without_weights(node: Any) -> Any:
-    """`node` with every `from_pretrained` of a folder replaced by `skeleton`."""
+    """`node` with every network that would be read from a folder replaced by its `skeleton`."""
     if isinstance(node, list):
         return [_without_weights(child) for child in node]
     if not isinstance(node, dict):
         return node
+    if node.get("_target_") == "images_that_speak.training.pretrained.pretrained_unet":
+        # Without asking the hub: what it would take to fetch it is told.
+        folder = find_part(f"{node['source']}/unet", "model.unet.source", offline=True)
+        return {"_target_": f"{__name__}.skeleton",
+                "target": "diffusers.UNet2DConditionModel.from_pretrained",
+                "path": str(folder)}
+    if node.get("_target_") == "images_that_speak.training.pretrained.pretrained_text":
+        return {"_target_": f"{__name__}.skeleton_text", "source": node["source"]}
     if str(node.get("_target_", "")).endswith(".from_pretrained"):
         return {"_target_": f"{__name__}.skeleton", "target": node["_target_"],
                 "path": node["pretrained_model_name_or_path"]}
@@ -116,7 +142,10 @@ def _data(found: Findings, cfg: DictConfig) -> None:
     for key, part in parts.items():
         with found.step(key):
             root = part.get("root") or part.get("corpus")
-            if root is not None:
+            if str(part.get("_target_")).endswith(".PublishedClips"):
+                clips = instantiate({**part, "latents": None, "autoencoder": None})
+                told.append(f"{len(clips):,} clips in the published layout of {root}")
+            elif root is not None:
                 split = part.get("split", "train")
                 told.append(f"{len(Corpus.open(root, split)):,} clips, split {split}, of {root}")
             elif part.get("length"):

@@ -7,7 +7,9 @@ where these lie. `PictureData` feeds any of them to Lightning.
 A batch is a dict. B samples, L the longest phrase of the dataset, F = 1024 frames:
     "picture" (B, 1, 256, 1024) float32 in [0, 1], or "latent" (B, C, H, W) float32, normalised;
     speech: "phones" (B, L) int64 padded with 0, "phone_mask" (B, L) bool, "frame_phones" (B, F) int64,
-        "frame_position" (B, F) float32 in [0, 1), "voice" (B,) int64 from 1 on;
+        "frame_position" (B, F) float32 in [0, 1), "voice" (B,) int64 from 1 on; with a cache of embeddings
+        also "phone_embedding" (B, L, D) float32 and "frame_index" (B, F) int64 into it, -1 for none; with a
+        tokenizer "input_ids" (B, T) of what is said;
     captions: "input_ids" (B, T) int64, "concept" (B,) int64.
 
 Datasets take whole batches of keys. A key is epoch · len + index, so everything random about a sample is a
@@ -32,9 +34,10 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from ..audio.mel import MEL
 from ..errors import UserError
 from ..files import content_hash
-from ..speech.alignment import frame_phones
+from ..speech.alignment import frame_index, frame_phones
 from ..speech.phonemes import PAUSE, PHONE_IDS, UNKNOWN
 from ..speech.tts import Phone
+from .embeddings import EmbeddingCache
 from .latents import LatentCache
 
 COLUMN = 16  # frames by which pictures are rolled; latents are rolled by one of their own columns
@@ -43,6 +46,9 @@ COLUMN = 16  # frames by which pictures are rolled; latents are rolled by one of
 class EpochBatches(Sampler[list[int]]):
     """Batches of keys; every epoch is a permutation of its own, drawn from (seed, epoch).
 
+    Of `world` processes that train one model, the one of number `rank` gets its share of each batch of
+    world · batch_size keys: together they see what one process with the larger batch would.
+
     An epoch ends when it is exhausted or left for a new one. Its iterator carries its state, so that
     StatefulDataLoader goes on with exactly the batches that are left.
 
@@ -50,17 +56,20 @@ class EpochBatches(Sampler[list[int]]):
     """
 
     def __init__(self, length: int, batch_size: int, seed: int = 0, shuffle: bool = True,
-                 drop_last: bool = True, flat: bool = False):
+                 drop_last: bool = True, flat: bool = False, rank: int = 0, world: int = 1):
         if length < 1 or batch_size < 1:
             raise UserError(f"batch_size={batch_size}, {length} samples: expected at least one of each")
-        if drop_last and batch_size > length:
-            raise UserError(f"batch_size={batch_size}: expected at most the {length} samples there are")
+        if drop_last and batch_size * world > length:
+            processes = f" in each of {world} processes" if world > 1 else ""
+            raise UserError(f"batch_size={batch_size}{processes}: expected at most the {length} samples "
+                            "there are")
+        self.rank, self.together = rank, batch_size * world
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.shuffle, self.drop_last, self.flat = shuffle, drop_last, flat
         self.epoch, self.begun = 0, False
 
     def __len__(self) -> int:
-        return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
+        return self.length // self.together if self.drop_last else -(-self.length // self.together)
 
     def __iter__(self) -> EpochIterator:
         if self.begun and self.shuffle:
@@ -100,7 +109,7 @@ class EpochIterator(Iterator[list[int]]):
         if self.at >= len(self.batches):
             raise StopIteration
         self.batches.begun = True
-        start = self.at * self.batches.batch_size
+        start = self.at * self.batches.together + self.batches.rank * self.batches.batch_size
         self.at += 1
         return self.keys(start, start + self.batches.batch_size).tolist()
 
@@ -219,14 +228,21 @@ class SpeechClips(BatchDataset):
     root: the corpus. split: "train", "valid" or "test". voices: names in the order of their numbers from 1
     on; None takes the corpus's, sorted. roll: shift each clip in time by whole latent columns, a random
     number at every draw, never so far that speech would leave one end and come in at the other.
+    embeddings: a file of data.embeddings, made from the PL-BERT in `phoneme_bert` before a training begins;
+    None for adapters with a table of their own. tokenizer: a CLIPTokenizer or its folder, for adapters that
+    read texts.
     """
 
     def __init__(self, root: str | Path, split: str = "train", voices: Sequence[str] | None = None,
                  roll: bool = False, latents: str | Path | None = None, autoencoder: Any = None,
-                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0):
+                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0,
+                 embeddings: str | Path | None = None, phoneme_bert: str | Path | None = None,
+                 tokenizer: Any = None):
         super().__init__(latents, autoencoder, mean, std, seed)
         self.root, self.split, self.roll = Path(root), split, roll
         self.voices = list(voices) if voices is not None else None
+        self.embeddings, self.phoneme_bert, self.tokenizer = embeddings, phoneme_bert, tokenizer
+        self.embedded: EmbeddingCache | None = None
 
     def prepare(self) -> None:
         from .manifest import Corpus
@@ -249,6 +265,7 @@ class SpeechClips(BatchDataset):
         self._position = np.empty((count, MEL.frames), np.float16)
         self._voice = table["voice"].map(self.voices.index).to_numpy(np.int64) + 1
         self._spoken = np.empty((count, 2))  # seconds
+        self._index = np.empty((count if self.embeddings else 0, MEL.frames), np.int16)
         times = (table[column].tolist() for column in ("symbols", "starts", "ends", "spectrogram"))
         for i, (symbols, starts, ends, name) in enumerate(zip(*times, strict=True)):
             phones = [Phone(*phone) for phone in zip(symbols, starts, ends, strict=True)]
@@ -257,6 +274,8 @@ class SpeechClips(BatchDataset):
             spoken = [phone for phone in phones if phone.symbol != PAUSE]
             try:
                 self._frames[i], self._position[i] = frame_phones(phones, MEL.frames)
+                if self.embeddings:
+                    self._index[i] = frame_index(phones, MEL.frames)
                 if not spoken or spoken[-1].end > MEL.seconds + 1e-3:
                     raise UserError(f"expected speech that ends within {MEL.seconds} s")
                 self._spoken[i] = spoken[0].start, spoken[-1].end
@@ -271,6 +290,12 @@ class SpeechClips(BatchDataset):
             raise UserError(f"{len(errors)} bad clips:\n" + "\n".join(errors[:10]) + more)
         # float16 rounds the end of a long phone up to 1.
         np.minimum(self._position, np.float16(0.9995), out=self._position)
+        self._ids = token_ids(self.tokenizer, table["text"].tolist())
+
+    def setup(self) -> None:
+        super().setup()
+        if self.embeddings and self.embedded is None:
+            self.embedded = EmbeddingCache(self.embeddings, self.identity())
 
     def __len__(self) -> int:
         self.open()
@@ -300,7 +325,30 @@ class SpeechClips(BatchDataset):
                 "phone_mask": np.arange(self._phones.shape[1]) < self._lengths[rows, None],
                 "frame_phones": rolled(self._frames[rows], shift).astype(np.int64),
                 "frame_position": rolled(self._position[rows], shift).astype(np.float32),
-                "voice": self._voice[rows]}
+                "voice": self._voice[rows], **self._more(rows, shift)}
+
+    def _more(self, rows: np.ndarray, shift: np.ndarray) -> dict[str, np.ndarray]:
+        """What only some adapters read: texts, and embeddings of the phones."""
+        found = {} if self._ids is None else {"input_ids": self._ids[rows]}
+        if self.embedded is not None:
+            values = np.zeros((len(rows), self._phones.shape[1], self.embedded.width), np.float32)
+            for value, one in zip(values, self.embedded[rows], strict=True):
+                value[: len(one)] = one
+            found |= {"phone_embedding": values,
+                      "frame_index": rolled(self._index[rows], shift).astype(np.int64)}
+        return found
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> np.ndarray | None:
+    """(N, T) ids of texts; None without a tokenizer, which is one or its folder."""
+    if tokenizer is None:
+        return None
+    if isinstance(tokenizer, (str, Path)):
+        from transformers import CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(tokenizer)
+    return np.array(tokenizer(list(texts), padding="max_length", truncation=True,
+                              max_length=min(tokenizer.model_max_length, 77)).input_ids, np.int64)
 
 
 def shifts(keys: np.ndarray, spoken: np.ndarray, columns: int | None, seed: int) -> np.ndarray:
@@ -400,10 +448,12 @@ def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def batch_loader(dataset: BatchDataset, batch_size: int, *, seed: int = 0, shuffle: bool = True,
-                 drop_last: bool = True, workers: int = 0, pin_memory: bool = False) -> StatefulDataLoader:
+                 drop_last: bool = True, workers: int = 0, pin_memory: bool = False, rank: int = 0,
+                 world: int = 1) -> StatefulDataLoader:
     """A loader whose state, saved anywhere in an epoch, gives exactly the batches that were left."""
     dataset.setup()
-    batches = EpochBatches(len(dataset), batch_size, seed, shuffle, drop_last, dataset.flat_order)
+    batches = EpochBatches(len(dataset), batch_size, seed, shuffle, drop_last, dataset.flat_order, rank,
+                           world)
     return StatefulDataLoader(dataset, batch_sampler=batches, collate_fn=_as_is, num_workers=workers,
                               pin_memory=pin_memory, persistent_workers=workers > 0)
 
@@ -414,7 +464,8 @@ class PictureData(L.LightningDataModule):
     All datasets are checked at setup, and every error is told at once. A resumed run sees exactly the batches
     of the epoch that it had not seen, with any number of workers.
 
-    train, valid: datasets of this module. batch_size: samples, of both. workers: processes of the training
+    train, valid: datasets of this module. batch_size: samples, of both, in each of the processes that train
+    one model together; every one of them validates on everything. workers: processes of the training
     loader; latents in memory are faster without. seed: of the order.
     """
 
@@ -438,8 +489,9 @@ class PictureData(L.LightningDataModule):
             raise UserError("\n".join(errors))
 
     def train_dataloader(self) -> StatefulDataLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return batch_loader(self.train, self.batch_size, seed=self.seed, workers=self.workers,
-                            pin_memory=self.pin_memory)
+                            pin_memory=self.pin_memory, rank=rank, world=world)
 
     def val_dataloader(self) -> StatefulDataLoader | list[Any]:
         if self.valid is None:

@@ -23,7 +23,7 @@ import numpy as np
 from ..audio.mel import MEL
 from ..errors import UserError
 from ..files import content_hash
-from .datamodule import BatchDataset
+from .datamodule import BatchDataset, token_ids
 
 SHAPE = (MEL.n_mels, MEL.frames)
 
@@ -63,6 +63,7 @@ class PublishedClips(BatchDataset):
     root: the folder. value_range, low_first: see `read_published_picture`. embeddings, prompts: files, by
     default the only plbert_sentence_emb*.npz and the only prompts*.txt in the folder; embeddings=False does
     without. Without prompts, row i belongs to the i-th clip by file name, and there must be as many of each.
+    tokenizer: a CLIPTokenizer or its folder; a batch then has "input_ids" (B, T) of what is said.
 
     `names` are the clips' file names without suffix, sorted; `texts` their prompts.
     """
@@ -71,8 +72,9 @@ class PublishedClips(BatchDataset):
                  low_first: bool = False, embeddings: str | Path | bool = True,
                  prompts: str | Path | None = None, latents: str | Path | None = None,
                  autoencoder: Any = None, mean: Sequence[float] | None = None,
-                 std: Sequence[float] | None = None, seed: int = 0):
+                 std: Sequence[float] | None = None, seed: int = 0, tokenizer: Any = None):
         super().__init__(latents, autoencoder, mean, std, seed)
+        self.tokenizer = tokenizer
         self.root, self.low_first = Path(root), low_first
         self.embeddings, self.prompts = embeddings, prompts
         self.value_range = (float(value_range[0]), float(value_range[1]))
@@ -89,6 +91,7 @@ class PublishedClips(BatchDataset):
                 read_published_picture(file, self.value_range, self.low_first)
             except UserError as error:
                 errors.append(str(error))
+        self._ids = token_ids(self.tokenizer, self.texts)
         self._embedding: np.ndarray | None = None
         if self.embeddings is not False:
             try:
@@ -188,4 +191,5 @@ class PublishedClips(BatchDataset):
                          for i in indices])[:, None]
 
     def conditions(self, keys: np.ndarray) -> dict[str, np.ndarray]:
-        return {} if self._embedding is None else {"embedding": self._embedding[keys % len(self)]}
+        found = {"embedding": self._embedding, "input_ids": self._ids}
+        return {name: values[keys % len(self)] for name, values in found.items() if values is not None}

@@ -22,12 +22,15 @@ from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import read_json, write_json
 from ..kept import kept, stamp
+from ..networks.auffusion import CONDITIONS, condition_parts
 from ..networks.autoencoder import autoencoder_class, decode, downsampling, encode
 from ..networks.condition import Condition
 from ..resources import weights_dir
-from ..speech.alignment import frame_phones, speech_activity
+from ..speech.alignment import frame_index, frame_phones, speech_activity
 from ..speech.phonemes import PHONE_IDS, UNKNOWN
+from ..speech.plbert import PhonemeBERT
 from .predictor import PREDICTION_TYPES, NoiseSchedule, Predictor
+from .running import Running
 
 if TYPE_CHECKING:
     from ..speech.tts import Phone
@@ -49,10 +52,14 @@ class Layout:
         changed whole parameters too, `unfrozen.safetensors`.
     vocoder: folder, or "griffin_lim".
     scene: folder of the image branch's scene adapter, where it takes scenes.
+    conditions: folder of condition_config.json, where the speech branch reads texts through several encoders
+        with adapters (Auffusion's full models) in place of one text encoder.
+    phoneme_bert: folder of the PL-BERT whose embeddings the adapter reads, where it reads any.
     prediction_type: by branch, what its UNet predicts.
     latent_shape: (C, H, W). mean, std: per channel or one for all, latent = (z − mean)/std.
     template: what the image prompt is put into at "{}", the form of caption the image branch was taught.
     schedule: the noise schedule, as diffusers' schedulers are configured.
+    running: how the networks are run.
     """
 
     name: str
@@ -71,8 +78,11 @@ class Layout:
     lora: Path | None = None
     durations: Path | None = None
     scene: Path | None = None
+    conditions: Path | None = None
+    phoneme_bert: Path | None = None
     template: str = "{}"
     schedule: dict[str, Any] = field(default_factory=dict)
+    running: Running = field(default_factory=Running)
 
     @property
     def speaks_phonemes(self) -> bool:
@@ -164,7 +174,7 @@ def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None 
         _there(root / part, told)
     tuned = _lora(lora)
     adapter = tuned / "adapter" if tuned and (tuned / "adapter").is_dir() else root / "speech/adapter"
-    shape, mean, std = _latents(root / "vae")
+    shape, mean, std = latent_statistics(root / "vae")
     return Layout(
         name=name or str(card.get("name", root.name)),
         unet={branch: root / branch / "unet" for branch in ("image", "speech")},
@@ -178,67 +188,114 @@ def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None 
         schedule=_schedule(root / "scheduler", timestep_spacing))
 
 
-def find_weights(name: str, key: str, offline: bool = False) -> Path:
-    """A local folder, or a repository of the hub (owner/name), fetched once and then found in its cache.
+# What is fetched of a repository: pipelines also hold pickled, single-file and half-precision copies of the
+# same weights.
+FETCHED = ("*/config.json", "*/*_config.json", "*/vocab.json", "*/merges.txt", "*/special_tokens_map.json",
+           "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*/diffusion_pytorch_model.bin",
+           "*/pytorch_model.bin", "vocoder/*", CONDITIONS, "text_encoder_*/*", "condition_adapter_*/*")
+# UNet, autoencoder and text encoder of Stable Diffusion v1.5 in float32, which Auffusion shares.
+USUAL_SIZE = 4 * (859_520_964 + 83_653_863 + 123_060_480)
 
-    Raises UserError, naming the key, when it is neither or cannot be had.
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """`owner/name@revision` → the repository and its branch, tag or commit, or None."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+def download_command(name: str) -> str:
+    """The command that fetches a repository's pipeline into a folder of its own."""
+    repository, revision = split_name(name)
+    at = f" --revision {revision}" if revision else ""
+    return (f"hf download {repository}{at} --exclude '*.ckpt' '*fp16*' '*non_ema*' 'safety_checker/*' "
+            f"'*-pruned*' --local-dir {repository.rpartition('/')[2]}")
+
+
+def find_weights(name: str, key: str, offline: bool = False) -> Path:
+    """A local folder, or a repository of the hub (owner/name or owner/name@revision), fetched once and then
+    found in its cache.
+
+    Raises UserError, naming the key and the command that fetches it, when it is neither or cannot be had.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    repository, revision = split_name(name)
+    if repository.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UserError(f"{key}={name}: no such folder (expected a folder in diffusers layout, "
                         "or owner/name on the hub)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    advice = (f" Where there is a network, `{download_command(name)}` fetches it, about "
+              f"{USUAL_SIZE / 1e9:.1f} GB; then give {key}=<that folder>")
     try:
-        # The pipelines also hold pickled, single-file and half-precision copies of the same weights.
-        return Path(snapshot_download(name, local_files_only=offline, allow_patterns=[
-            "*/config.json", "*/*_config.json", "*/vocab.json", "*/merges.txt", "*/special_tokens_map.json",
-            "*/model.safetensors", "*/diffusion_pytorch_model.safetensors", "*/diffusion_pytorch_model.bin",
-            "*/pytorch_model.bin", "vocoder/*"]))
+        return Path(snapshot_download(repository, revision=revision, local_files_only=offline,
+                                      allow_patterns=list(FETCHED)))
     except LocalEntryNotFoundError as error:
         told = ("not in the hub's cache, and family.offline=true" if offline
                 else "cannot be fetched (no network?)")
-        raise UserError(f"{key}={name}: {told}") from error
+        raise UserError(f"{key}={name}: {told}.{advice}") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(f"{key}={name}: cannot be fetched ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{key}={name}: cannot be fetched ({str(error).splitlines()[0]}).{advice}") from error
+
+
+def find_part(name: str, key: str, offline: bool = False) -> Path:
+    """A part of a pipeline: a local folder such as `auffusion/unet`, or owner/name[@revision]/unet."""
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    root, _, part = name.rpartition("/")
+    if name.count("/") != 2 or name.startswith((".", "/", "~")):
+        raise UserError(f"{key}={name}: no such folder (expected one, or owner/name/{part or 'unet'} on the "
+                        "hub)")
+    return _there(find_weights(root, key, offline) / part, "part of a pipeline in diffusers layout")
 
 
 def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None, adapter: str | None = None,
                             durations: str | None = None, voices: Sequence[str] = (),
                             template: str | None = None, offline: bool = False, name: str = "sd15",
-                            timestep_spacing: str = "leading") -> Layout:
+                            timestep_spacing: str = "leading", phoneme_bert: str | None = None,
+                            running: Running | None = None) -> Layout:
     """Stable Diffusion v1.5 and Auffusion (or any two pipelines that share its VAE).
 
     Args:
-        image, speech: folders in diffusers layout or hub ids.
-        lora: folder of LoRA weights for the speech UNet, as training exports them.
+        image, speech: folders in diffusers layout or hub ids, owner/name or owner/name@revision. The speech
+            branch may also be of Auffusion's full layout, with condition_config.json.
+        lora: folder of LoRA weights for the speech UNet, as training exports them. Its `adapter/`, where
+            there is one, is the adapter unless another is given.
         adapter: folder of a phoneme adapter; without one the speech branch reads the audio prompt as a text.
         durations: folder of a duration model; needed with an adapter.
         voices: the adapter's voices in the order of their numbers.
         offline: never ask the hub.
+        phoneme_bert: folder of a PL-BERT, for an adapter that reads its embeddings.
+        running: how the networks are run.
     """
+    tuned = _lora(lora)
+    if adapter is None and tuned is not None and (tuned / "adapter").is_dir():
+        adapter = str(tuned / "adapter")
+    if adapter is not None and durations is None:
+        raise UserError("family.durations=null: a phoneme adapter needs a duration model's folder")
+    if adapter is not None and phoneme_bert is None and reads_embeddings(adapter):
+        raise UserError(f"family.phoneme_bert=null: the adapter {adapter} reads embeddings of a PL-BERT, "
+                        "whose folder is wanted")
+    for key, folder in (("adapter", adapter), ("durations", durations), ("phoneme_bert", phoneme_bert)):
+        if folder is not None:
+            _there(Path(folder), f"the folder that family.{key} names")
     roots = {"image": find_weights(image, "family.image", offline),
              "speech": find_weights(speech, "family.speech", offline)}
     told = "part of a Stable Diffusion pipeline in diffusers layout"
+    conditions = roots["speech"] if adapter is None and (roots["speech"] / CONDITIONS).exists() else None
+    if conditions is not None:
+        condition_parts(conditions)
+    texts = ["image", *(["speech"] if adapter is None and conditions is None else [])]
     for branch, root in roots.items():
         _there(root / "unet", told)
-        if branch == "image" or adapter is None:
-            _there(root / "text_encoder", told)
-            _there(root / "tokenizer", told)
+        for part in ("text_encoder", "tokenizer") if branch in texts else ():
+            _there(root / part, told)
     vae = _there(roots["image"] / "vae", told)
     schedules = {branch: _schedule(_there(root / "scheduler", told), timestep_spacing)
                  for branch, root in roots.items()}
-    if adapter is not None and durations is None:
-        raise UserError("family.durations=null: a phoneme adapter needs a duration model's folder")
-    tuned = _lora(lora)
-    for key, folder in (("adapter", adapter), ("durations", durations)):
-        if folder is not None:
-            _there(Path(folder), f"the folder that family.{key} names")
-    shape, mean, std = _latents(vae)
-    texts = [branch for branch in roots if branch == "image" or adapter is None]
+    shape, mean, std = latent_statistics(vae)
     return Layout(
         name=name, unet={b: root / "unet" for b, root in roots.items()},
         text_encoder={b: roots[b] / "text_encoder" for b in texts},
@@ -247,11 +304,13 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
         prediction_type={b: s.get("prediction_type", "epsilon") for b, s in schedules.items()},
         latent_shape=shape, mean=mean, std=std, voices=tuple(voices),
         adapter=Path(adapter) if adapter else None, lora=tuned,
-        durations=Path(durations) if durations else None, template=_template(template, "family.template"),
-        schedule=schedules["image"])
+        durations=Path(durations) if durations else None, conditions=conditions,
+        phoneme_bert=Path(phoneme_bert) if phoneme_bert else None,
+        template=_template(template, "family.template"), schedule=schedules["image"],
+        running=running or Running())
 
 
-def _latents(vae: Path) -> tuple[tuple[int, int, int], tuple[float, ...], tuple[float, ...]]:
+def latent_statistics(vae: Path) -> tuple[tuple[int, int, int], tuple[float, ...], tuple[float, ...]]:
     """(C, H, W) of a picture's latent, and the mean and deviation that normalise it, from a VAE's config.
 
     diffusers knows two ways: `latents_mean` and `latents_std` for each channel, and one `scaling_factor`.
@@ -346,6 +405,12 @@ def load_adapter(folder: Path, dtype: torch.dtype) -> Any:
     return load_model(classes[name], folder, dtype)
 
 
+def reads_embeddings(folder: str | Path) -> bool:
+    """Whether the phoneme adapter of a folder reads embeddings, not a table of its own."""
+    where = Path(folder) / "config.json"
+    return where.exists() and bool(read_json(where).get("features"))
+
+
 @dataclass
 class Family:
     """The loaded parts of a family; those not asked for are None or absent.
@@ -359,6 +424,7 @@ class Family:
     conditioners: dict[str, Any] = field(default_factory=dict)
     vae: Any = None
     vocoder: Any = None
+    phoneme_bert: PhonemeBERT | None = None
 
     @classmethod
     def load(cls, source: Layout | str | Path | None = None, parts: Iterable[str] = PARTS, *,
@@ -388,10 +454,14 @@ class Family:
                 key = (branch, _determining(layout, branch), dtype, on)
                 family.predictors[branch], family.conditioners[branch] = kept(
                     key, lambda branch=branch: family._load_branch(branch, DTYPES[dtype]))  # type: ignore
+        if "speech" in parts and layout.phoneme_bert is not None:
+            family.phoneme_bert = kept(("PL-BERT", stamp(layout.phoneme_bert), on),
+                                       lambda: PhonemeBERT.from_pretrained(str(layout.phoneme_bert)))
         if "vae" in parts:
             precision = DTYPES[dtype] if family.device.type == "cuda" else torch.float32
-            family.vae = kept(("vae", stamp(layout.vae), precision, on), lambda: load_model(
-                autoencoder_class(layout.vae), layout.vae, precision).to(family.device))
+            family.vae = kept(("vae", stamp(layout.vae), precision, on, layout.running),
+                              lambda: layout.running.autoencoder(load_model(
+                                  autoencoder_class(layout.vae), layout.vae, precision), family.device))
         if "vocoder" in parts:
             from ..audio.vocoder import load_vocoder
 
@@ -404,6 +474,7 @@ class Family:
         from diffusers import UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
+        from ..networks.auffusion import AdaptedTextConditioner
         from ..networks.scene import SceneAdapter, SceneConditioner
         from ..networks.text import TextConditioner
 
@@ -423,14 +494,18 @@ class Family:
             conditioner: nn.Module = text
             if branch == "image" and layout.scene is not None:
                 conditioner = SceneConditioner(text, load_model(SceneAdapter, layout.scene, dtype))
+        elif layout.conditions is not None:
+            with _reading(layout.conditions):
+                conditioner = AdaptedTextConditioner.from_pretrained(layout.conditions, dtype)
         else:
             assert layout.adapter is not None
             conditioner = load_adapter(layout.adapter, dtype)
         config = layout.schedule
         schedule = NoiseSchedule(int(config.get("num_train_timesteps", 1000)), float(config["beta_start"]),
                                  float(config["beta_end"]))
-        return (Predictor(unet.to(self.device), schedule, layout.prediction_type[branch]),
-                conditioner.to(self.device))
+        running = layout.running
+        return (Predictor(running.unet(unet, self.device), schedule, layout.prediction_type[branch]),
+                running.module(conditioner, self.device))
 
     @torch.no_grad()
     def text_condition(self, branch: str, prompts: Sequence[str],
@@ -448,9 +523,19 @@ class Family:
         return conditioner.encode(batch)
 
     @torch.no_grad()
-    def phone_condition(self, plans: Sequence[Sequence[Phone]], voices: Sequence[int]) -> Condition:
-        """The condition of B phrases, each a list of phones with times, spoken by voices (numbers from 1)."""
-        batch = {key: value.to(self.device) for key, value in phone_batch(plans, voices).items()}
+    def phone_condition(self, plans: Sequence[Sequence[Phone]], voices: Sequence[int],
+                        texts: Sequence[str] | None = None) -> Condition:
+        """The condition of B phrases, each a list of phones with times, spoken by voices (numbers from 1).
+
+        texts: what they say; a PL-BERT sees from them where words begin.
+        """
+        batch = phone_batch(plans, voices)
+        if self.phoneme_bert is not None:
+            embedded = self.phoneme_bert.embed([[phone.symbol for phone in plan] for plan in plans], texts)
+            batch["phone_embedding"] = nn.utils.rnn.pad_sequence(embedded, batch_first=True)
+            index = [torch.from_numpy(frame_index(plan, MEL.frames)) for plan in plans]
+            batch["frame_index"] = torch.stack(index)
+        batch = {key: value.to(self.device) for key, value in batch.items()}
         return self.conditioners["speech"].encode(batch)
 
     @torch.no_grad()
@@ -503,8 +588,9 @@ class Family:
 
 
 # What no branch is made of, and what only the other branch is.
-ELSEWHERE = {"image": ("adapter", "lora"), "speech": ("scene",)}
-BESIDE = ("name", "template", "vae", "vocoder", "durations", "voices", "mean", "std", "scheduler")
+ELSEWHERE = {"image": ("adapter", "lora", "conditions"), "speech": ("scene",)}
+BESIDE = ("name", "template", "vae", "vocoder", "durations", "voices", "mean", "std", "scheduler",
+          "phoneme_bert")
 
 
 def _determining(layout: Layout, branch: str) -> Hashable:

@@ -23,6 +23,7 @@ from ..speech.alignment import speech_activity
 from ..speech.durations import DurationModel, plan_speech
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
+from .estimate import announce
 from .family import DTYPES, Family, Layout
 from .guidance import Guidance
 from .method import Job, Method, Settings
@@ -135,6 +136,7 @@ def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
     if len(missing) < len(jobs):
         print(f"{len(jobs) - len(missing)} of {len(jobs)} samples are there already")
     torch.set_float32_matmul_precision(cfg.precision.matmul)
+    announce(layout, settings, cfg, len(missing))
     family = Family.load(layout, (*settings.branches, "vae", "vocoder"), device=cfg.device,
                          dtype=cfg.precision.dtype, vocoder=cfg.vocoder.path)
     begun = time.perf_counter()

@@ -113,7 +113,8 @@ def bound(family: Family, settings: Settings, jobs: Sequence[Job], names: Iterab
             None if family.layout.scene is None else np.array([job.scene for job in jobs], np.float32)),
         "speech": lambda: (
             family.phone_condition([job.phones for job in jobs],
-                                   [family.layout.voice_id(settings.voice)] * len(jobs))
+                                   [family.layout.voice_id(settings.voice)] * len(jobs),
+                                   [job.pair.audio_prompt for job in jobs])
             if family.layout.speaks_phonemes
             else family.text_condition("speech", [job.pair.audio_prompt for job in jobs]))}
     return {name: Branch(family.predictors[name], conditions[name](), family.null(name, len(jobs)),

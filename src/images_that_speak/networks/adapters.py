@@ -2,6 +2,11 @@
 
 Every adapter is a conditioner: `encode(batch) -> Condition`, `drop(batch, rows)` for condition dropout and
 `null(n)` for guidance. Id 0 (`<pad>`) everywhere is the null condition, voice 0 is no voice.
+
+Phonemes are looked up in a table that is learnt with the adapter. With `features` the adapter reads
+embeddings of that width in its place (speech.plbert): a batch then also carries "phone_embedding" (B, L,
+features) and, for the aligned adapter, "frame_index" (B, frames), the phone that sounds in each frame, -1 for
+none. Nothing is zero there.
 """
 
 from __future__ import annotations
@@ -39,12 +44,13 @@ class PhonemeAdapter(ModelMixin, ConfigMixin):
         """The batch with phonemes and voice of `rows` (B,) bool taken away."""
         keep = ~rows
         dropped = dict(batch)
-        for key in ("phones", "frame_phones"):
+        for key in ("phones", "frame_phones", "phone_embedding", "embedding", "voice"):
             if key in batch:
-                dropped[key] = batch[key] * keep[:, None]
+                dropped[key] = batch[key] * keep.view(-1, *[1] * (batch[key].ndim - 1))
         if "phone_mask" in batch:
             dropped["phone_mask"] = batch["phone_mask"] & keep[:, None]
-        dropped["voice"] = batch["voice"] * keep
+        if "frame_index" in batch:
+            dropped["frame_index"] = batch["frame_index"].masked_fill(rows[:, None], -1)
         return dropped
 
     def null(self, n: int) -> Condition:
@@ -52,14 +58,27 @@ class PhonemeAdapter(ModelMixin, ConfigMixin):
         device = self.device
         zeros = torch.zeros(n, 1, dtype=torch.long, device=device)
         frames = zeros.expand(n, self.config.get("frames", 1024))
+        nothing = torch.zeros(n, 1, self.config.get("features") or 1, device=device)
         return self.encode({"phones": zeros, "phone_mask": zeros.bool(), "frame_phones": frames,
-                            "frame_position": frames.float(), "voice": zeros[:, 0]})
+                            "frame_position": frames.float(), "frame_index": frames - 1, "voice": zeros[:, 0],
+                            "phone_embedding": nothing})
+
+    def vectors(self, batch: dict[str, Any]) -> Tensor:
+        """(B, L, width): each phone's entry of the table, or its embedding brought to that width."""
+        if self.config.features:
+            return self.phone(batch["phone_embedding"].to(self.dtype))
+        return self.phone(batch["phones"])
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         raise TypeError(f"{type(self).__name__} does not say how it encodes a batch")
 
     def forward(self, batch: dict[str, Any]) -> Condition:
         return self.encode(batch)
+
+
+def phone_table(phones: int, width: int, features: int | None) -> nn.Module:
+    """What brings a phone to `width`: a table of its own, or a map of embeddings `features` wide."""
+    return nn.Linear(features, width) if features else nn.Embedding(phones, width)
 
 
 class PooledAdapter(PhonemeAdapter):
@@ -69,14 +88,15 @@ class PooledAdapter(PhonemeAdapter):
     """
 
     @register_to_config
-    def __init__(self, phones: int, voices: int, width: int = 128, tokens: int = 77):
+    def __init__(self, phones: int, voices: int, width: int = 128, tokens: int = 77,
+                 features: int | None = None):
         super().__init__()
-        self.phone = nn.Embedding(phones, width)
+        self.phone = phone_table(phones, width, features)
         self.voice = nn.Embedding(voices + 1, width)
         self.project = nn.Linear(width, width)
 
     def encode(self, batch: dict[str, Any]) -> Condition:
-        mean = masked_mean(self.phone(batch["phones"]), batch["phone_mask"])
+        mean = masked_mean(self.vectors(batch), batch["phone_mask"])
         token = self.project(mean) + self.voice(batch["voice"])
         tokens = token[:, None].expand(-1, self.config.tokens, -1)
         return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
@@ -90,9 +110,9 @@ class SequenceAdapter(PhonemeAdapter):
 
     @register_to_config
     def __init__(self, phones: int, voices: int, width: int = 128, layers: int = 2, heads: int = 4,
-                 dropout: float = 0.0):
+                 dropout: float = 0.0, features: int | None = None):
         super().__init__()
-        self.phone = nn.Embedding(phones, width)
+        self.phone = phone_table(phones, width, features)
         self.voice = nn.Embedding(voices + 1, width)
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, "gelu", batch_first=True,
                                            norm_first=True)
@@ -100,7 +120,7 @@ class SequenceAdapter(PhonemeAdapter):
                                                  enable_nested_tensor=False)
 
     def encode(self, batch: dict[str, Any]) -> Condition:
-        phones = self.phone(batch["phones"])
+        phones = self.vectors(batch)
         phones = phones + sinusoids(phones.shape[1], phones.shape[2]).to(phones)
         voice = self.voice(batch["voice"])[:, None]
         mask = torch.cat([torch.ones_like(batch["phone_mask"][:, :1]), batch["phone_mask"]], dim=1)
@@ -139,12 +159,12 @@ class AlignedAdapter(PhonemeAdapter):
     @register_to_config
     def __init__(self, phones: int, voices: int, channels: int, rows: int = 16, columns: int = 64,
                  frames: int = 1024, width: int = 128, hidden: int = 192, embedding: int = 64,
-                 layers: int = 3):
+                 layers: int = 3, features: int | None = None):
         super().__init__()
         ratio = frames // columns
         if frames % columns or ratio % 8:
             raise ValueError(f"frames={frames}, columns={columns}: expected a multiple of 8 frames a column")
-        self.phone = nn.Embedding(phones, embedding)
+        self.phone = phone_table(phones, embedding, features)
         self.voice = nn.Embedding(voices + 1, hidden)
         self.position = nn.Linear(4, embedding)
         self.down = nn.Sequential(
@@ -161,7 +181,7 @@ class AlignedAdapter(PhonemeAdapter):
         # Where a phoneme begins and ends matters as much as how far it has gone.
         shape = torch.stack([position, 1 - position, (torch.pi * position).sin(),
                              (2 * torch.pi * position).sin()], dim=-1)
-        frames = self.phone(batch["frame_phones"]) + self.position(shape.to(self.position.weight.dtype))
+        frames = self.frames(batch) + self.position(shape.to(self.position.weight.dtype))
         voice = self.voice(batch["voice"])
         hidden = self.down(frames.transpose(1, 2)) + voice[..., None]
         hidden = self.mix(hidden)
@@ -171,5 +191,36 @@ class AlignedAdapter(PhonemeAdapter):
         return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
                          residual)
 
+    def frames(self, batch: dict[str, Any]) -> Tensor:
+        """(B, frames, embedding): what sounds in each frame."""
+        if not self.config.features:
+            return self.phone(batch["frame_phones"])
+        index = batch["frame_index"][..., None]
+        vectors = self.vectors(batch)
+        sounding = vectors.gather(1, index.clamp(min=0).expand(-1, -1, vectors.shape[-1]))
+        return torch.where(index < 0, self.phone.bias.to(vectors), sounding)
 
-ADAPTERS = {"pooled": PooledAdapter, "sequence": SequenceAdapter, "aligned": AlignedAdapter}
+
+class PublishedAdapter(PhonemeAdapter):
+    """The published adapter to the letter: norm(W e + b) of one embedding of the whole phrase, repeated.
+
+    Its parameters have the published names. A batch carries "embedding" (B, features), or phones' embeddings,
+    whose mean is taken. It knows no voices.
+    """
+
+    @register_to_config
+    def __init__(self, features: int = 768, width: int = 768, tokens: int = 77):
+        super().__init__()
+        self.proj = nn.Linear(features, width)
+        self.norm = nn.LayerNorm(width)
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        embedding = (batch["embedding"] if "embedding" in batch
+                     else masked_mean(batch["phone_embedding"], batch["phone_mask"]))
+        token = self.norm(self.proj(embedding.to(self.proj.weight.dtype)))
+        tokens = token[:, None].expand(-1, self.config.tokens, -1)
+        return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+
+ADAPTERS = {"pooled": PooledAdapter, "sequence": SequenceAdapter, "aligned": AlignedAdapter,
+            "published": PublishedAdapter}

@@ -43,18 +43,31 @@ def frame_phones(phones: Sequence[Phone], frames: int = 1024,
     the silence around the speech lasts says nothing about it. A symbol outside PHONES gets the id of
     `<unk>`. Speech beyond `seconds` is not seen.
     """
-    starts, ends = _times(phones)
     ids = np.array([PHONE_IDS.get(phone.symbol, PHONE_IDS[UNKNOWN]) for phone in phones], np.int64)
+    owner, position = _owners(phones, frames, seconds)
+    # No phone, -1, is the last of them: a pause.
+    found = np.append(ids, PHONE_IDS[PAUSE])[owner]
+    position[found == PHONE_IDS[PAUSE]] = 0
+    return found, np.clip(position, 0, np.nextafter(np.float32(1), np.float32(0)))
+
+
+def frame_index(phones: Sequence[Phone], frames: int = 1024, seconds: float = SECONDS) -> np.ndarray:
+    """(frames,) int64: the index of the phone that sounds in each frame, -1 where none does."""
+    return _owners(phones, frames, seconds)[0]
+
+
+def _owners(phones: Sequence[Phone], frames: int, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """The index of each frame's phone, -1 in a gap, and how far through it or the gap the frame's middle
+    lies."""
+    starts, ends = _times(phones)
     # Gaps become pauses of their own: edges alternate gap, phone, gap, …, gap; empty gaps hold no frame.
     edges = np.concatenate([[0.0], np.stack([starts, ends], 1).ravel(), [max(seconds, *ends[-1:], 0.0)]])
-    owner = np.full(2 * len(ids) + 1, PHONE_IDS[PAUSE], np.int64)
-    owner[1::2] = ids
+    owner = np.full(2 * len(starts) + 1, -1, np.int64)
+    owner[1::2] = np.arange(len(starts))
     centre = (np.arange(frames) + 0.5) * (seconds / frames)
     segment = np.clip(np.searchsorted(edges, centre, side="right") - 1, 0, len(owner) - 1)
     length = np.maximum(edges[segment + 1] - edges[segment], 1e-9)
-    position = ((centre - edges[segment]) / length).astype(np.float32)
-    position[owner[segment] == PHONE_IDS[PAUSE]] = 0
-    return owner[segment], np.clip(position, 0, np.nextafter(np.float32(1), np.float32(0)))
+    return owner[segment], ((centre - edges[segment]) / length).astype(np.float32)
 
 
 def speech_activity(phones: Sequence[Phone], frames: int = 1024, seconds: float = SECONDS) -> np.ndarray:

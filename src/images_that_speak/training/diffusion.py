@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,18 @@ def crop_to_scene(batch: dict[str, Any], columns: int) -> dict[str, Any]:
     return {**batch, "latent": latent, "scene": shifted, "columns": columns}
 
 
+def shard(unet: UNet2DConditionModel, conditioner: nn.Module, mesh: Any) -> None:
+    """Keep of each block of the networks one part in every process of `mesh` (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        fully_shard(block, mesh=mesh)
+    fully_shard(unet, mesh=mesh)
+    fully_shard(conditioner, mesh=mesh)
+    # It is called by this name: what is sharded must be gathered there too.
+    register_fsdp_forward_method(conditioner, "encode")
+
+
 class LatentDiffusionTraining(L.LightningModule):
     """Weighted MSE between what the UNet says and the v or ε of a noised latent.
 
@@ -140,6 +153,8 @@ class LatentDiffusionTraining(L.LightningModule):
             trains on whole pictures.
         lora: trains low-rank updates, unfrozen patterns and the conditioner; None trains everything.
         conditioner_lr: learning rate of the conditioner; None uses `lr`.
+        lr_decay: whether the learning rate falls to 0 along a cosine; else it stays.
+        betas: of AdamW.
     """
 
     def __init__(self, unet: UNet2DConditionModel, conditioner: nn.Module, *,
@@ -148,7 +163,8 @@ class LatentDiffusionTraining(L.LightningModule):
                  ground_weight: float = 1.0, channel_weights: list[float] | None = None,
                  crop_columns: int | None = None, crop_until: float = 0.8, lr: float = 5e-4,
                  warmup: int = 200, max_steps: int | None = None, weight_decay: float = 0.01,
-                 conditioner_lr: float | None = None, lora: LoraSettings | None = None,
+                 conditioner_lr: float | None = None, lr_decay: bool = True,
+                 betas: tuple[float, float] = (0.9, 0.99), lora: LoraSettings | None = None,
                  schedule: NoiseSchedule | None = None):
         super().__init__()
         if not 0 <= condition_dropout <= 1 or not 0 <= silence_weight <= 1:
@@ -168,14 +184,27 @@ class LatentDiffusionTraining(L.LightningModule):
     def unet(self) -> UNet2DConditionModel:
         return self.predictor.unet
 
+    def configure_model(self) -> None:
+        """Shard the networks over the processes of trainer=fsdp, block by block; nothing elsewhere."""
+        if self.device_mesh is not None:
+            shard(self.unet, self.conditioner, self.device_mesh["data_parallel"])
+
     def loss(self, batch: dict[str, Tensor], *, drop: bool) -> Tensor:
+        """The mean over the batch; with `drop` a batch of training, else one that every process sees
+        whole."""
         latent = batch["latent"].float()
-        schedule = self.predictor.schedule
-        noise = torch.randn_like(latent)
-        t = torch.randint(0, schedule.steps, (len(latent),), device=latent.device)
+        schedule, device = self.predictor.schedule, latent.device
+        rank, world = (self.global_rank, self.trainer.world_size) if drop and self._trainer else (0, 1)
+
+        def drawn(draw: Callable[[int], Tensor]) -> Tensor:
+            # This process's rows of what one process with the batches of all would draw.
+            return draw(len(latent) * world)[len(latent) * rank:][:len(latent)]
+
+        noise = drawn(lambda n: torch.randn(n, *latent.shape[1:], device=device))
+        t = drawn(lambda n: torch.randint(0, schedule.steps, (n,), device=device))
         squares = batch.get("scene")
         if drop:
-            rows = torch.rand(len(latent), device=latent.device) < self.hparams["condition_dropout"]
+            rows = drawn(lambda n: torch.rand(n, device=device)) < self.hparams["condition_dropout"]
             batch = self.conditioner.drop(batch, rows)
         answer = self.predictor.raw(schedule.add_noise(latent, noise, t), t,
                                     self.conditioner.encode(batch)).float()
@@ -204,7 +233,7 @@ class LatentDiffusionTraining(L.LightningModule):
         if columns is not None and self.global_step < self.hparams["crop_until"] * (total or 0):
             batch = (crop_to_scene if "scene" in batch else crop_to_speech)(batch, columns)
         loss = self.loss(batch, drop=True)
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
@@ -212,7 +241,7 @@ class LatentDiffusionTraining(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(index)
             loss = self.loss(batch, drop=False)
-        self.log("valid/loss", loss, batch_size=len(batch["latent"]), prog_bar=True)
+        self.log("valid/loss", loss, batch_size=len(batch["latent"]), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         lr = self.hparams["lr"]
@@ -226,8 +255,9 @@ class LatentDiffusionTraining(L.LightningModule):
                     else unfrozen_lr if unfrozen_lr is not None and "lora_" not in name else lr)
             groups.setdefault(rate, []).append(parameter)
         return adamw([{"params": p, "lr": rate} for rate, p in groups.items()], lr=lr,
-                     warmup=self.hparams["warmup"], total=self.hparams["max_steps"],
-                     weight_decay=self.hparams["weight_decay"])
+                     warmup=self.hparams["warmup"],
+                     total=self.hparams["max_steps"] if self.hparams["lr_decay"] else None,
+                     weight_decay=self.hparams["weight_decay"], betas=tuple(self.hparams["betas"]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.lora is not None:
@@ -248,6 +278,8 @@ class LatentDiffusionTraining(L.LightningModule):
             export_lora(self.unet, folder, self.lora)
         else:
             save_half(self.unet, folder / "unet")
+        if not any(p.requires_grad for p in self.conditioner.parameters()):
+            return  # the one that it came from is as good
         if hasattr(self.conditioner, "text_encoder"):
             save_half(self.conditioner.text_encoder, folder / "text_encoder")
             self.conditioner.tokenizer.save_pretrained(folder / "tokenizer")

@@ -12,9 +12,12 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..data.datamodule import PictureData
+from ..errors import UserError
 from .checkpoints import Checkpoints, WholeFiles, whole_checkpoint
 from .ema import EMA
 
@@ -46,6 +49,8 @@ class StepBar(L.Callback):
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", desc="Training",
                         dynamic_ncols=True)
 
@@ -63,19 +68,46 @@ class StepBar(L.Callback):
             self.bar.close()
 
 
+class Sharded(ModelParallelStrategy):
+    """`trainer.strategy=fsdp`: torch's fully_shard over all processes, which runs on CPUs too."""
+
+    def setup_environment(self) -> None:
+        # Else Lightning would split the matrices themselves over the processes of a machine.
+        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        super().setup_environment()
+
+
+class Whole(L.Callback):
+    """Gathers the weights of a sharded training at its end: `state` is {name: tensor} in the first
+    process."""
+
+    state: dict[str, torch.Tensor] | None = None
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(trainer.strategy, Sharded):
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+            self.state = get_model_state_dict(pl_module, options=StateDictOptions(
+                full_state_dict=True, cpu_offload=True))
+
+
 def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, folder: Path, *,
         max_steps: int, seed: int = 0, valid: DataLoader | None = None, precision: str = "32-true",
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
         clip: float | None = 1.0, accumulate: int = 1, log_every: int = 20,
         loggers: Iterable[Logger] = (), callbacks: Iterable[L.Callback] = (), progress: bool = True,
-        **trainer: Any) -> L.Trainer:
+        strategy: Any = "auto", **trainer: Any) -> L.Trainer:
     """Train `module` until `max_steps`, from `last.ckpt` when the folder has one.
 
     A broken `last.ckpt` is told, and the one before it gone on from. Returns the trainer; when `ema_decay` is
-    not None its EMA callback is found by `ema_of(trainer)`.
+    not None its EMA callback is found by `ema_of(trainer)`. Raises UserError on what cannot be done by
+    several processes together.
     """
+    if strategy == "fsdp" and ema_decay is not None:
+        raise UserError(f"trainer.ema_decay={ema_decay}: no average is kept of sharded weights; expected "
+                        "null with trainer=fsdp")
     checkpoints = Checkpoints(folder / "checkpoints", checkpoint_every)
-    extra: list[L.Callback] = [StepSeed(seed), checkpoints, *callbacks]
+    extra: list[L.Callback] = [StepSeed(seed), checkpoints, Whole(), *callbacks]
     loggers = list(loggers)
     if loggers:
         extra.append(LearningRateMonitor("step"))
@@ -92,7 +124,13 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
         val_check_interval=validate_every, check_val_every_n_epoch=None,
         num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False,
-        plugins=[*cluster(), WholeFiles()], **trainer)
+        plugins=[*cluster(), WholeFiles()],
+        strategy=Sharded(save_distributed_checkpoint=False) if strategy == "fsdp" else strategy,
+        use_distributed_sampler=False, **trainer)
+    if engine.world_size > 1 and not isinstance(train, PictureData):
+        raise UserError(f"trainer.devices={trainer.get('devices')}: {type(train).__name__} gives "
+                        "every process the same batches; expected PictureData, which shares them out, or one "
+                        "device")
     resume = whole_checkpoint(checkpoints.path)
     try:
         engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
@@ -109,6 +147,11 @@ def cluster() -> list[Any]:
     Submitit's handler ends the process; `Checkpoints` has it wait for the end of the step, and saves first.
     """
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def whole_state(trainer: L.Trainer) -> dict[str, torch.Tensor] | None:
+    """The gathered weights of a sharded training, or None where the module holds them itself."""
+    return next(c.state for c in trainer.callbacks if isinstance(c, Whole))  # type: ignore[attr-defined]
 
 
 def ema_of(trainer: L.Trainer) -> EMA | None:

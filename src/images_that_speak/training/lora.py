@@ -92,7 +92,7 @@ def export_lora(unet: UNet2DConditionModel, folder: Path, settings: LoraSettings
     # Who loads it adds its layers to a network in eval mode, in which they alone would still drop.
     metadata["lora_dropout"] = 0.0
     StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=layers,
-                                              unet_lora_adapter_metadata=_plain(metadata))
+                                              unet_lora_adapter_metadata=jsonable(metadata))
     (folder / UNFROZEN_FILE).unlink(missing_ok=True)
     if whole:
         with atomic_path(folder / UNFROZEN_FILE) as path:
@@ -106,10 +106,10 @@ def half(value: Tensor) -> Tensor:
     return (short if short.isfinite().all() else value).contiguous()
 
 
-def _plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Only what JSON can hold: the adapter's metadata travels as JSON inside the file."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(v) for v in value]
+        return [jsonable(v) for v in value]
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

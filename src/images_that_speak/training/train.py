@@ -14,16 +14,18 @@ from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate, locate
-from ..data.datamodule import PictureData
+from ..data.datamodule import PictureData, SpeechClips
+from ..data.embeddings import cache_embeddings
 from ..data.latents import cache_latents
-from ..diffusion.family import find_device
+from ..diffusion.family import find_device, find_part, latent_statistics
 from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
 from ..runs import Run, open_run
 from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
+from ..speech.plbert import PhonemeBERT
 from .export import replace_folder
-from .fit import ema_of, fit
+from .fit import ema_of, fit, whole_state
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         began = time.monotonic()
         result = locate(job, "model.job")(cfg, run) if job else train_module(cfg, run)
         weights = run.dir / "weights"
-        if cfg.export and cfg.debug is None and weights.is_dir():
+        if cfg.export and cfg.debug is None and weights.is_dir() and not run.follows:
             for part in weights.iterdir():
                 replace_folder(part, Path(cfg.export) / part.name)
         return run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
@@ -69,7 +71,8 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     module = instantiate(cfg.model, max_steps=cfg.steps)
     data = instantiate(cfg.data)
     if isinstance(data, PictureData):
-        prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"))
+        prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"), device=cfg.device)
+        prepare_embeddings(data)
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     batches_kept = settings.pop("overfit", None)
     valid: Any = None
@@ -85,6 +88,12 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
         trainer = fit(module, data, run.dir, max_steps=cfg.steps, seed=cfg.seed, valid=valid,
                       loggers=run.loggers, callbacks=callbacks, precision=cfg.precision.trainer,
                       accelerator=cfg.device, **settings)
+    if run.follows:
+        return {"steps": trainer.global_step}
+    if (state := whole_state(trainer)) is not None:
+        # What was trained is in parts; the same module anew takes the whole.
+        module = instantiate(cfg.model, max_steps=cfg.steps)
+        module.load_state_dict(state)
     average = ema_of(trainer)
     module.to("cpu")
     batches = islice(iter(data.train_dataloader() if isinstance(data, L.LightningDataModule) else data), 64)
@@ -114,23 +123,46 @@ class Repeated:
         return len(self.batches)
 
 
-def prepare_latents(data: PictureData, bf16: bool = False) -> None:
+def prepare_latents(data: PictureData, bf16: bool = False, device: str = "cpu") -> None:
     """Encode what the data module's datasets read as cached latents, where that is not done yet.
 
-    Their `autoencoder` is a folder; its config's `latents_mean` and `latents_std` become theirs.
+    Their `autoencoder` is a folder, or owner/name/vae on the hub; the mean and deviation that its config
+    tells become theirs.
     """
+    place = find_device(device)
     for dataset in (data.train, data.valid):
         if dataset is None or dataset.latents is None:
             continue
-        folder = Path(str(dataset.autoencoder))
-        if not (folder / "config.json").exists():
-            raise UserError(f"data: autoencoder {folder}: no such folder (train it first: "
-                            "python train.py experiment=pocket/autoencoder)")
+        folder = autoencoder_folder(str(dataset.autoencoder))
         vae = load_autoencoder(folder)
         latents, dataset.latents = dataset.latents, None
         dataset.setup()
         dataset.latents, dataset.ready = latents, False
         dataset.autoencoder = vae
-        dataset.mean, dataset.std = vae.config.latents_mean, vae.config.latents_std
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            cache_latents(vae, dataset, latents)
+        _, dataset.mean, dataset.std = latent_statistics(folder)
+        with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+            cache_latents(vae.to(place), dataset, latents)
+        vae.to("cpu")
+
+
+def autoencoder_folder(name: str) -> Path:
+    """The folder of an autoencoder. Raises UserError when it is neither there nor to be had from the hub."""
+    folder = Path(name)
+    if (folder / "config.json").exists():
+        return folder
+    if name.count("/") == 2 and not name.startswith("/"):
+        return find_part(name, "data.train.autoencoder")
+    raise UserError(f"data: autoencoder {folder}: no such folder (train it first: "
+                    "python train.py experiment=pocket/autoencoder)")
+
+
+def prepare_embeddings(data: PictureData) -> None:
+    """Embed the phones of the data module's clips by the PL-BERT they name, where that is not done yet."""
+    for dataset in (data.train, data.valid):
+        if getattr(dataset, "embeddings", None) is None or getattr(dataset, "phoneme_bert", None) is None:
+            continue
+        assert isinstance(dataset, SpeechClips) and dataset.embeddings is not None
+        dataset.open()
+        table = dataset.corpus.table
+        cache_embeddings(PhonemeBERT.from_pretrained(str(dataset.phoneme_bert)), table["symbols"].tolist(),
+                         table["text"].tolist(), dataset.identity(), dataset.embeddings)
