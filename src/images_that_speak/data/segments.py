@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -102,8 +103,8 @@ class VocoderData(L.LightningDataModule):
         self.valid_frames = round(valid_seconds * MEL.sample_rate / MEL.hop)
         self.valid_clips, self.steps = valid_clips, steps
         self.rendered = None if rendered is None else Path(rendered)
-        self.options = {"source": mel_source, "autoencoder": autoencoder, "over": over,
-                        "brightness": brightness, "seed": seed}
+        self.options: dict[str, Any] = {"source": mel_source, "autoencoder": autoencoder, "over": over,
+                                        "brightness": brightness, "seed": seed}
 
     def pictures(self, split: str) -> Renditions:
         """The pictures of a split, as `mel_source` says."""

@@ -157,7 +157,7 @@ class SpeechT5(NeuralTTS):
     def _parts(self) -> tuple[Any, Any, Any]:
         from transformers import SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5Tokenizer
 
-        options = {"local_files_only": self.offline}
+        options: dict[str, Any] = {"local_files_only": self.offline}
         try:
             return (SpeechT5Tokenizer.from_pretrained(self.model, **options),
                     SpeechT5ForTextToSpeech.from_pretrained(self.model, **options).eval(),
