@@ -135,7 +135,7 @@ def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
         return 0, 0.0
     if len(missing) < len(jobs):
         print(f"{len(jobs) - len(missing)} of {len(jobs)} samples are there already")
-    # Whole batches, as they were begun: in a smaller one the last bit of a sum may differ, and with it a pixel.
+    # Whole batches, as they were begun: in a smaller one the last bit of a sum differs, and with it a pixel.
     todo = [(number, batch) for number, batch in enumerate(batches(jobs, cfg.batch_size))
             if any(job.sample_id in missing for job in batch)]
     torch.set_float32_matmul_precision(cfg.precision.matmul)
