@@ -186,7 +186,7 @@ class Trials:
         usual = self.must(command)
         whole = left(place)
         reset()
-        Command(command, fork=True, watch=place).wait()
+        Command(command, self.log, fork=True, watch=place).wait()
         changes = int(Path(f"{place}.changes").read_text())
         problems, ended, killed = lost(whole, left(place)), 1, {"time": 0, "write": 0}
         while sum(killed.values()) < 2 * self.kills:
