@@ -44,7 +44,7 @@ TINY = ["experiment=pocket/speech", "data.train.voices=[slt]", "data.batch_size=
         "model.crop_columns=16", "trainer.checkpoint_every=4", "trainer.validate_every=8",
         "trainer.log_every=1", "export=null", "device=cpu"]
 SWEEP = ["generate.py", "-m", "guidance.audio_weight=0.8,1", "guidance.image_scale=2,3", "steps=2",
-         "device=cpu"]
+         "num_samples=2", "device=cpu"]
 
 
 # --- commands, killed and not
@@ -186,7 +186,7 @@ class Trials:
         usual = self.must(command)
         whole = left(place)
         reset()
-        Command(command, fork=True, watch=place).wait()
+        Command(command, self.log, fork=True, watch=place).wait()
         changes = int(Path(f"{place}.changes").read_text())
         problems, ended, killed = lost(whole, left(place)), 1, {"time": 0, "write": 0}
         while sum(killed.values()) < 2 * self.kills:
@@ -241,7 +241,7 @@ class Trials:
         self.clean()
         prompts = self.folder / "pairs.csv"
         prompts.write_text("image_prompt,audio_prompt\na cat,happy baby music\ntwo frogs,green water\n")
-        self.must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=null",
+        self.must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=none",
                    "device=cpu", f"paths.logs={self.logs}"])
         run, = (self.logs / "generate").iterdir()
         made = self.folder / "made"
@@ -354,7 +354,7 @@ class Trials:
 
     def wandb(self) -> None:
         """A server that refuses, and one that takes the call and never answers."""
-        command = ["generate.py", "steps=2", "reader=null", "device=cpu", f"paths.logs={self.logs}"]
+        command = ["generate.py", "steps=2", "reader=none", "device=cpu", f"paths.logs={self.logs}"]
         self.clean()
         usual = self.must(command)
         for name, server in (("refuses", closed_port), ("never answers", silent_port)):

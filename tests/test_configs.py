@@ -287,6 +287,14 @@ def test_check_of_a_job_builds_what_it_trains(name: str, part: str | None, tmp_p
     assert any(problem.startswith("model") and "widht" in problem for problem in problems), problems
 
 
+def test_nobody_reads_only_where_reading_is_not_all() -> None:
+    assert config.compose("generate", ["reader=none"]).reader is None
+    told, = config.check("generate", ["reader=null"])
+    assert told.startswith("reader=null: no such choice; expected one of both, ")
+    told, = config.check("evaluate", ["pictures=docs/media", "reader=none"])
+    assert told.startswith("reader=none: nobody would read")
+
+
 def test_a_step_gathers_whatever_goes_wrong() -> None:
     found = Findings()
     with found.step("one"):

@@ -210,6 +210,25 @@ def test_only_missing_samples_are_made_again(make, tmp_path, monkeypatch):
     assert made == [1, 2]
 
 
+def test_what_is_missing_is_made_in_the_batch_it_was_begun_in(make, tmp_path, monkeypatch):
+    """Alone, its last bits could differ. What is there already is not written again."""
+    cfg = make("num_samples=3", "batch_size=2", "reader=none")
+    generate(cfg)
+    run = next((tmp_path / "generate").iterdir())
+    images = {path: path.read_bytes() for path in run.glob("samples/*/image.png")}
+    times = {path: path.stat().st_mtime_ns for path in images}
+    lost = run / "samples" / sample_id("a cat", "happy music", 1) / "image.png"
+    lost.unlink()
+    (run / "result.json").unlink()
+    batches, real = [], module.generate_batch
+    monkeypatch.setattr(module, "generate_batch", lambda family, settings, jobs, callback=None: (
+        batches.append([job.seed for job in jobs]), real(family, settings, jobs, callback))[1])
+    assert generate(cfg)["made"] == 1
+    assert batches == [[0, 1]]
+    assert {path: path.read_bytes() for path in images} == images
+    assert [path for path in images if path.stat().st_mtime_ns != times[path]] == [lost]
+
+
 def test_a_full_disk_loses_nothing_already_made(make, tmp_path, monkeypatch):
     real = os.replace
 

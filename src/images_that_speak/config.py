@@ -179,16 +179,18 @@ def examine(task: str, overrides: Sequence[str], multirun: bool = False) -> tupl
             interval: Any = override.value()
             each.append([f"{key}={interval.start}", f"{key}={interval.end}"])
     firsts = [ways[0] for ways in each if ways]
+    # ValueError: what Hydra makes of group=null.
+    unfit = (HydraException, OmegaConfBaseException, ValueError)
     try:
         cfg = _compose(task, firsts)
-    except (HydraException, OmegaConfBaseException) as error:
+    except unfit as error:
         # One of them does not fit: keep those that do, one after the other, and say what the others lack.
         kept: list[str] = []
         for text in firsts:
             try:
                 _compose(task, [*kept, text])
                 kept.append(text)
-            except (HydraException, OmegaConfBaseException) as reason:
+            except unfit as reason:
                 found.append(explain(task, text, reason, kept))
         if len(kept) == len(firsts):
             raise UserError(f"configs/{task}.yaml: {first_line(error)}") from error
@@ -201,7 +203,7 @@ def examine(task: str, overrides: Sequence[str], multirun: bool = False) -> tupl
             try:
                 other = _with(cfg, way) or _compose(task, [*others, way])
                 more = [problem for rule in rules for problem in rule(other, task)]
-            except (HydraException, OmegaConfBaseException) as reason:
+            except unfit as reason:
                 more = [explain(task, way, reason, others)]
             found += [problem for problem in more if problem not in found]
     return cfg, found

@@ -162,6 +162,8 @@ def _evaluate(cfg: DictConfig, found: list[str]) -> None:
         found += _folder_problems(key, cfg[key])
     if given == ["run"]:
         found += _run_problems(cfg.run)
+    if cfg.reader is None:
+        found.append("reader=none: nobody would read the pictures; expected another choice")
     if cfg.prompts is not None:
         found += _file_problems("prompts", cfg.prompts)
     if not OmegaConf.is_missing(cfg, "words"):

@@ -13,6 +13,7 @@ from torch import nn
 from ..data.manifest import Corpus
 from ..data.tokenizer import build_tokenizer
 from ..diffusion.family import pocket_layout
+from ..errors import UserError
 from ..networks.autoencoder import PatchAutoencoder
 from ..networks.scene import pocket_scene_conditioner
 from ..networks.text import pocket_text_conditioner
@@ -40,6 +41,9 @@ def scene(cfg: Any, options: dict[str, Any]) -> Parts:
 
 
 def basis(cfg: Any, options: dict[str, Any]) -> Parts:
+    extends = options.pop("extends")
+    if extends is not None and not (Path(extends) / "config.json").exists():
+        raise UserError(f"model.extends={extends}: no autoencoder (expected a folder with its config.json)")
     return {"autoencoder": PatchAutoencoder(**options)}
 
 

@@ -15,7 +15,7 @@ from .findings import Findings
 def check_readers(found: Findings, cfg: DictConfig) -> None:
     """Load the readers, unless a model would come from the hub; then only their arguments are checked."""
     if cfg.reader is None:
-        found.tell("read back", "no, reader=null")
+        found.tell("read back", "no, reader=none")
         return
     section: Any = OmegaConf.to_container(cfg.reader, resolve=True)
     found.problems += unbound(section, "reader")

@@ -130,23 +130,28 @@ def batches(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
 def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
                   jobs: Sequence[Job]) -> tuple[int, float]:
     """Make the samples that the run folder lacks; return how many and in how many seconds."""
-    missing = [job for job in jobs if read_complete(run.samples_dir / job.sample_id, job.sample_id) is None]
+    missing = {job.sample_id for job in jobs
+               if read_complete(run.samples_dir / job.sample_id, job.sample_id) is None}
     if not missing:
         return 0, 0.0
     if len(missing) < len(jobs):
         print(f"{len(jobs) - len(missing)} of {len(jobs)} samples are there already")
+    # Whole batches, as they were begun: in a smaller one the last bit of a sum differs, and with it a pixel.
+    todo = [(number, batch) for number, batch in enumerate(batches(jobs, cfg.batch_size))
+            if any(job.sample_id in missing for job in batch)]
     torch.set_float32_matmul_precision(cfg.precision.matmul)
     announce(layout, settings, cfg, len(missing))
     family = Family.load(layout, (*settings.branches, "vae", "vocoder"), device=cfg.device,
                          dtype=cfg.precision.dtype, vocoder=cfg.vocoder.path)
     begun = time.perf_counter()
-    steps = len(missing) * settings.method.calls(settings)
+    steps = sum(len(batch) for _, batch in todo) * settings.method.calls(settings)
     with tqdm(total=steps, unit="step", desc=settings.method.name, leave=False) as bar:
-        for number, batch in enumerate(batches(missing, cfg.batch_size)):
+        for number, batch in todo:
             start = time.perf_counter()
             pictures = generate_batch(family, settings, batch, lambda _: bar.update(len(batch)))  # noqa: B023
             for job, picture in zip(batch, pictures.numpy(), strict=True):
-                write_sample(run.sample_dir(job.sample_id), picture, family.vocoder,
-                             record(job, cfg, settings.evaluations, settings.method.unused))
+                if job.sample_id in missing:
+                    write_sample(run.sample_dir(job.sample_id), picture, family.vocoder,
+                                 record(job, cfg, settings.evaluations, settings.method.unused))
             run.log({"seconds_per_sample": (time.perf_counter() - start) / len(batch)}, number)
     return len(missing), time.perf_counter() - begun
