@@ -135,7 +135,7 @@ def parts(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("colours")
     torch.manual_seed(0)
     network = ChromaNet((8, 8), 16)
-    torch.nn.init.normal_(network.last.weight, std=0.3)
+    torch.nn.init.normal_(network.palette[2].weight, std=0.3)
     network.save_pretrained(str(folder / "colour"))
     tiny_text_encoder(folder / "text_encoder")
     tiny_tokenizer(folder / "tokenizer")

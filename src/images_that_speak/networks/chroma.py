@@ -30,18 +30,19 @@ class ToldBlock(nn.Module):
 class ChromaNet(ModelMixin, ConfigMixin):
     """Gray picture and pooled caption → its chroma, at an eighth of the resolution.
 
-    Chroma is (R − Y)/Y and (B − Y)/Y, so that a dim drawing has the colours of a bright one. The last layer
-    starts at zero: gray.
+    Chroma is (R − Y)/Y and (B − Y)/Y, so that a dim drawing has the colours of a bright one. The caption names
+    a few colours, and the picture says which of them, or gray, is where.
 
     Args:
         widths: channels of the three levels, each half as fine as the one before. text: width of the caption.
+        colours: that a caption names.
     """
 
     config_name = "config.json"
     REDUCTION = 8  # pixels of the picture that one value of the chroma stands for
 
     @register_to_config
-    def __init__(self, widths: tuple[int, ...] = (24, 40, 64), text: int = 128):
+    def __init__(self, widths: tuple[int, ...] = (24, 40, 64), text: int = 128, colours: int = 6):
         super().__init__()
         pairs = list(zip(widths, widths[1:], strict=False))
         self.first = nn.Conv2d(1, widths[0], 3, padding=1)
@@ -49,9 +50,8 @@ class ChromaNet(ModelMixin, ConfigMixin):
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.after = nn.ModuleList(ToldBlock(width, text) for width in widths)
         self.up = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in pairs)
-        self.last = nn.Conv2d(widths[0], 2, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.where = nn.Conv2d(widths[0], colours + 1, 3, padding=1)
+        self.palette = nn.Sequential(nn.Linear(text, 128), nn.GELU(), nn.Linear(128, 2 * colours))
 
     def forward(self, gray: Tensor, text: Tensor) -> Tensor:
         """(B, 1, H, W) gray in [0, 1], H and W multiples of 4, (B, text) captions → (B, 2, H, W)."""
@@ -66,7 +66,8 @@ class ChromaNet(ModelMixin, ConfigMixin):
         for level in reversed(range(len(self.up))):
             x = kept[level] + self.up[level](interpolate(x, scale_factor=2.0))
             x = self.after[level](x, text)
-        return self.last(gelu(x))
+        where = self.where(gelu(x)).softmax(1)[:, 1:]
+        return torch.einsum("bkhw,bkc->bchw", where, self.palette(text).unflatten(1, (-1, 2)))
 
 
 def reduced(gray: Tensor) -> Tensor:

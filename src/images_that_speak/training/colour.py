@@ -34,7 +34,7 @@ def error(network: ChromaNet, text: TextConditioner, batch: ColouredBatch) -> tu
 
 
 def train_colour(out_dir: str | Path, *, corpus: str, text_encoder: str | Path, tokenizer: str | Path,
-                 steps: int = 300, seed: int = 0, batch_size: int = 16, lr: float = 3e-3,
+                 steps: int = 700, seed: int = 0, batch_size: int = 16, lr: float = 3e-3,
                  widths: Sequence[int] = (24, 40, 64)) -> dict[str, Any]:
     """Train a `ChromaNet` on `ColouredWindows`; write it to `out_dir`/colour.
 
