@@ -67,6 +67,7 @@ pocket: setup
 	$(BIN)/python train.py experiment=pocket/speech
 	$(BIN)/python train.py experiment=pocket/speech_more
 	$(BIN)/python train.py experiment=pocket/text
+	$(BIN)/python train.py experiment=pocket/colour
 	$(BIN)/python train.py experiment=pocket/scene
 	$(BIN)/python train.py experiment=pocket/image
 	$(BIN)/python train.py experiment=pocket/clip

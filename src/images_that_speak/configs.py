@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument("groups", nargs="*", metavar="GROUP")
     showing = commands.add_parser("show", help="a whole configuration, and the file each value comes from")
     showing.add_argument("words", nargs="*", metavar="TASK | EXPERIMENT | KEY=VALUE",
-                         help="a task is train, generate, evaluate, corpus or demo; without one it is the "
-                              "experiment's, or generate")
+                         help="a task is train, generate, evaluate, corpus, demo or colour; without one it "
+                              "is the experiment's, or generate")
     copying = commands.add_parser("copy", help="copy a choice, to change it under a name of your own")
     copying.add_argument("source", help="an experiment, or GROUP/NAME")
     copying.add_argument("name", help="what the copy is called")

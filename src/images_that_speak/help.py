@@ -7,7 +7,8 @@ from pathlib import Path
 
 from .resources import CONFIGS, choices
 
-ENTRY = {"corpus": "python -m images_that_speak.data", "demo": "python -m images_that_speak.demo"}
+ENTRY = {"corpus": "python -m images_that_speak.data", "demo": "python -m images_that_speak.demo",
+         "colour": "python -m images_that_speak.colour"}
 _KEY = re.compile(
     r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s].*?))?(?:  +# (?P<comment>.*))?$")
 _DEFAULT = re.compile(r"^  - (?:optional )?(?:override )?/?(?P<group>[\w/]+): (?P<choice>\S+)")

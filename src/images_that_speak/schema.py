@@ -146,8 +146,17 @@ class Demo(Making):
     limits: Limits = field(default_factory=Limits)
 
 
+@dataclass
+class Colour:
+    run: str | None = None
+    saturation: float = MISSING
+    device: str = MISSING
+    paths: Paths = field(default_factory=Paths)
+    colorizer: Any = None
+
+
 SCHEMAS = {"generate": Generate, "evaluate": Evaluate, "train": Train, "corpus": Corpus,
-           "demo": Demo}
+           "demo": Demo, "colour": Colour}
 
 
 def register() -> None:

@@ -195,10 +195,14 @@ def concepts() -> tuple[Concept, ...]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A glyph cut to its bounding box (H, W): `gray` with its brightest part 1, `alpha`, both in [0, 1]."""
+    """A glyph cut to its bounding box (H, W): `gray` with its brightest part 1, `alpha`, both in [0, 1].
+
+    chroma: (2, H, W), the font's (R − Y)/Y and (B − Y)/Y.
+    """
 
     gray: np.ndarray
     alpha: np.ndarray
+    chroma: np.ndarray
 
 
 def _stretch(gray: np.ndarray, alpha: np.ndarray, floor: float = 0.3, gain: float = 2.5) -> np.ndarray:
@@ -229,4 +233,6 @@ def drawing(char: str, font: str = FONT) -> Drawing:
         raise UserError(f"{font}: does not draw {char!r} (expected a colour emoji font)")
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     gray = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
-    return Drawing(_stretch(gray[box], alpha[box]), alpha[box].copy())
+    # Where it is nearly black, what colour it is says nothing.
+    chroma = (pixels[..., (0, 2)] - gray[..., None]) / np.maximum(gray, 0.15)[..., None]
+    return Drawing(_stretch(gray[box], alpha[box]), alpha[box].copy(), chroma[box].transpose(2, 0, 1).copy())

@@ -85,7 +85,7 @@ def noise(seeds: Iterable[int], shape: tuple[int, ...]) -> Tensor:
 
 @torch.no_grad()
 def sample(predict: Predict, x: Tensor, scheduler: Any, steps: int,
-           callback: Callback | None = None) -> Tensor:
+           callback: Callback | None = None, first: int = 0) -> Tensor:
     """Run the reverse process from noise x (B, C, H, W) to a sample of the same shape.
 
     Args:
@@ -93,10 +93,12 @@ def sample(predict: Predict, x: Tensor, scheduler: Any, steps: int,
         scheduler: from `make_scheduler`.
         steps: from 1 to the length of the training schedule.
         callback: called after every step with {"x": x after the step, "i": step, "t": timestep, "x0": x̂₀}.
+        first: steps that are left out; x is then a sample noised for the timestep of the first that is not.
+            Only for DDIM: the others look back.
     """
     set_steps(scheduler, steps, x.device)
     x = x * scheduler.init_noise_sigma
-    for i, t in enumerate(scheduler.timesteps):
+    for i, t in list(enumerate(scheduler.timesteps))[first:]:
         x0 = predict(x, t, i / steps)
         x = scheduler.step(x0, t, x).prev_sample
         if callback is not None:

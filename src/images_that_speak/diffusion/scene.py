@@ -21,15 +21,20 @@ SMALLEST = 0.4  # least side of a square, in heights: smaller drawings are not t
 MANY = 3  # at most so many copies for a bare plural
 
 
+def subject(prompt: str) -> str:
+    """What a prompt names: "a drawing of two owls, grayscale" → "two owls"."""
+    kind = "painting|drawing|picture|photo|lithograph|silhouette|sketch"
+    named = re.sub(rf"\b(an?|the)\s+(\w+\s+)?({kind})s? of\b", " ", prompt.lower())
+    return re.split(r",|\bon\b|\bin\b", named)[0].strip()
+
+
 def copies_of(prompt: str) -> tuple[int, int]:
     """The least and the most copies that a prompt asks for.
 
-    What it is a picture of is left out ("a painting of …"). A number counts, "a" or "an" is one, a noun
-    phrase that ends in s without an article is some; the rest is one.
+    A number counts, "a" or "an" is one, a noun phrase that ends in s without an article is some; the rest is
+    one.
     """
-    kind = "painting|drawing|picture|photo|lithograph|silhouette|sketch"
-    named = re.sub(rf"\b(an?|the)\s+(\w+\s+)?({kind})s? of\b", " ", prompt.lower())
-    words = re.sub(r"[^a-z ]", " ", re.split(r",|\bon\b|\bin\b", named)[0]).split()
+    words = re.sub(r"[^a-z ]", " ", subject(prompt)).split()
     for word in words:
         if word in NUMBERS:
             return (NUMBERS[word],) * 2

@@ -44,6 +44,13 @@ def scene(cfg: DictConfig, run: Run) -> dict[str, Any]:
                        **_options(cfg))
 
 
+def colour(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Teach a network what is of which colour."""
+    from .colour import train_colour
+
+    return train_colour(out_dir=run.dir / "weights", seed=cfg.seed, steps=cfg.steps, **_options(cfg))
+
+
 def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Compute the patch autoencoder's transform from crops; its correction is trained afterwards."""
     import torch

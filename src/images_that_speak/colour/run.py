@@ -1,0 +1,60 @@
+"""Colouring the samples of a run: image.png → colour.png, of the same luminance and so of the same sound."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from PIL import Image
+from tqdm import tqdm
+
+from ..audio.picture import quantise, read_picture
+from ..config import instantiate
+from ..diffusion.colorization import Colorizer, paint
+from ..errors import UserError
+from ..files import atomic_path, content_hash, file_hash, read_json, write_json
+
+
+def colour(cfg: DictConfig) -> dict[str, Any]:
+    """Write colour.png, and colour.json which says what it was made from, into every sample folder.
+
+    Samples that have theirs, from the same picture by the same settings, are left alone. The networks are
+    loaded only when there is something to do. Raises UserError on bad input before that.
+    """
+    colorizer: Colorizer = instantiate(cfg.colorizer)
+    identity = {"saturation": float(cfg.saturation), **colorizer.identity}
+    folders = sorted(path.parent for path in Path(cfg.run).glob("samples/*/sample.json"))
+    if not folders:
+        raise UserError(f"run={cfg.run}: holds no sample yet; the command that made it goes on with it")
+    wanted = {folder: {**identity, "image": file_hash(folder / "image.png")} for folder in folders}
+    missing = [folder for folder in folders if not _is_there(folder, wanted[folder])]
+    if missing:
+        colorizer.load(cfg.device)
+    for folder in tqdm(missing, unit="sample", desc="colouring", leave=False):
+        record = read_json(folder / "sample.json")
+        gray = quantise(read_picture(folder / "image.png"))
+        chroma = colorizer.chroma(gray, record["image_prompt"], int(record["seed"]))
+        write_colour(folder, gray, cfg.saturation * chroma, wanted[folder])
+    where = min(str(cfg.run), os.path.relpath(cfg.run), key=len)
+    print(f"{len(missing)} of {len(folders)} samples coloured, the others are there already: {where}"
+          if len(missing) < len(folders) else f"{len(folders)} samples coloured: {where}")
+    return {"samples": len(folders), "made": len(missing)}
+
+
+def write_colour(folder: Path, gray: np.ndarray, chroma: np.ndarray, identity: dict[str, Any]) -> None:
+    """Write colour.png of (256, 1024) uint8 and (3, 256, 1024) chroma, then colour.json."""
+    with atomic_path(folder / "colour.png") as temporary:
+        Image.fromarray(paint(gray, chroma)).save(temporary, format="PNG")
+    write_json(folder / "colour.json", {"settings": identity, "identity": content_hash(identity)})
+
+
+def _is_there(folder: Path, identity: dict[str, Any]) -> bool:
+    if not ((folder / "colour.png").is_file() and (folder / "colour.json").is_file()):
+        return False
+    try:
+        return read_json(folder / "colour.json").get("identity") == content_hash(identity)
+    except UserError:
+        return False
