@@ -19,6 +19,7 @@ from .prompts import COLUMNS, read_pairs
 from .schema import SCHEMAS
 from .values import CHOICES
 
+SPEECH_PLACES = ("begin", "centre")  # speech.durations.PLACES, without importing torch
 SECONDS = 10.24  # of a picture; audio.mel, which knows it, imports torch
 
 # Key: least, greatest (both allowed) and what they are.
@@ -147,9 +148,9 @@ def _generate(cfg: DictConfig, found: list[str]) -> None:
                      "most the second, 0 to 1")
     start = _select(cfg, "phonemes.start", found)
     within = isinstance(start, (int, float)) and not isinstance(start, bool) and 0 <= start <= SECONDS
-    if start is not None and start != "centre" and not within:
-        found.append(f"phonemes.start={start}: expected centre, or seconds from 0 to {SECONDS}."
-                     f"{nearest(str(start), ['centre'])}")
+    if start is not None and start not in SPEECH_PLACES and not within:
+        found.append(f"phonemes.start={start}: expected {', '.join(SPEECH_PLACES)}, or seconds from 0 to "
+                     f"{SECONDS}.{nearest(str(start), SPEECH_PLACES)}")
     _family(cfg, found)
 
 

@@ -24,6 +24,9 @@ from ..resources import weights_dir
 from .phonemes import PAUSE, PHONE_IDS, PHONES, UNKNOWN, text_to_phones
 from .tts import Phone
 
+PLACES = ("begin", "centre")  # where a phrase may lie in its picture
+EDGE = 0.15  # seconds kept between the begin of a picture and a phrase that lies there
+
 SHORTEST, LONGEST = 0.01, 1.0  # seconds that a phone may be predicted to last
 
 
@@ -132,7 +135,8 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
                 start: str | float = "centre", pause: float = 0.0, rate: float = 1.0) -> list[Phone]:
     """When each phone of `text` sounds within a picture of `seconds`.
 
-    start: seconds at which the first phone begins, or "centre". pause: seconds of silence between words.
+    start: seconds at which the first phone begins, or "begin": `EDGE`, which leaves the rest of the picture in
+    one piece, or less for a phrase that is too long for it; or "centre". pause: seconds of silence between words.
     rate: 2 is twice as fast. Begins and ends with a pause ("pau"), of no length where there is no room.
     Raises UserError when the text cannot be said (normalise_text) or does not fit.
     """
@@ -140,8 +144,9 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
         raise UserError(f"rate={rate}: expected 0.25 to 4")
     if not 0 <= pause <= seconds:
         raise UserError(f"pause={pause}: expected 0 to {seconds:g} seconds")
-    if isinstance(start, str) and start != "centre":
-        raise UserError(f"start={start!r}: expected 'centre' or a number of seconds")
+    if isinstance(start, str) and start not in PLACES:
+        raise UserError(f"start={start!r}: expected 'begin', 'centre' or a number of seconds."
+                        f"{nearest(start, PLACES)}")
     words = text_to_phones(text)
     symbols = [PAUSE, *(phone for word in words for phone in word), PAUSE]
     lasts = durations.predict(symbols, voice)
@@ -151,7 +156,8 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
         raise UserError(f"text of {len(words)} words ({text[:40]!r}{'…' if len(text) > 40 else ''}): takes "
                         f"{length:.1f} s (expected at most {seconds:g} s); use about "
                         f"{int(len(words) * seconds / length)} words")
-    clock = (seconds - length) / 2 if start == "centre" else float(start)
+    room = seconds - length
+    clock = {"begin": min(EDGE, room / 2), "centre": room / 2}[start] if isinstance(start, str) else start
     if not 0 <= clock <= seconds - length + 1e-6:
         raise UserError(f"start={start}: the speech takes {length:.2f} s "
                         f"(expected 0 to {seconds - length:.2f})")
