@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tiny_family import VOICES, WIDTH, tiny_auffusion_full, tiny_pocket_family, tiny_stable_diffusion
 from torch.nn.functional import pad
@@ -139,13 +140,13 @@ def test_how_networks_run_changes_no_estimate(pipelines, running):
 
 @torch.no_grad()
 def test_a_tiled_autoencoder_decodes_in_tiles(pipelines):
-    plain = Family.load(stable_diffusion_layout(*map(str, pipelines)), ("vae",))
     tiled = Family.load(stable_diffusion_layout(*map(str, pipelines), running=Running(vae_tiling=True)),
                         ("vae",))
-    latent = torch.randn(1, 4, 32, 128, generator=torch.Generator().manual_seed(2))
+    latent = torch.randn(1, 4, 16, 32, generator=torch.Generator().manual_seed(2))
     expected = tiled.vae.tiled_decode(latent / 0.18215).sample.mean(1) / 2 + 0.5
     torch.testing.assert_close(tiled.decode(latent), expected.clamp(0, 1), rtol=1e-4, atol=1e-4)
-    assert not tiled.decode(latent).allclose(plain.decode(latent), atol=1e-3)
+    tiled.vae.disable_tiling()
+    assert not tiled.decode(latent).allclose(expected, atol=1e-3)
 
 
 def test_a_compiled_unet_says_the_same(pipelines, monkeypatch):
@@ -190,17 +191,20 @@ def test_an_estimate_counts_weights_and_grows_with_the_work(pipelines):
     sizes = [sum(v.numel() for v in load_file(next(folder.glob("*.safetensors"))).values())
              for folder in (layout.unet["image"], layout.unet["speech"], layout.vae)]
     assert few.weights == 4 * sum(sizes) and many.weights == few.weights
-    assert estimate(layout, ("image", "speech"), 10, 1, "float16").weights == few.weights // 2
+    half = estimate(layout, ("speech",), 10, 1, "float16")
+    assert half.weights == 2 * sum(sizes[1:]) and half.maps == few.maps // 2
     assert few.flops < many.flops < 2 * few.flops and few.maps <= many.maps
     offloaded = replace(layout, running=Running(offload=True))
-    assert estimate(offloaded, ("image", "speech"), 10, 1).weights == 0
+    assert estimate(offloaded, ("speech",), 10, 1).weights == 0
 
 
 def checked(pipelines, *overrides: str) -> tuple[list[str], list[str]]:
     image, speech = pipelines
-    return check_generate.check(config._compose("generate", [
+    cfg = config._compose("generate", [
         "family=sd15", f"family.image={image}", f"family.speech={speech}", "composition=images_that_sound",
-        "reader=pocketsphinx", "device=cpu", *overrides]))
+        "device=cpu", *overrides])
+    OmegaConf.update(cfg, "reader", None)
+    return check_generate.check(cfg)
 
 
 def test_check_tells_sizes_memory_and_time(pipelines, full):

@@ -100,7 +100,7 @@ def list_choices(only: Sequence[str] = ()) -> list[str]:
         chosen = {defaults(CONFIGS / f"{task}.yaml")[group] for task in users}
         for name, path in choices(group).items():
             yours = "" if path.is_relative_to(CONFIGS) else f"  [{path}]"
-            lines.append(f"  {'*' if name in chosen else ' '} {name:<24} {describe(path)}{yours}")
+            lines.append(f"  {'*' if name in chosen else ' '} {name:<25} {describe(path)}{yours}")
     return lines[1:]
 
 

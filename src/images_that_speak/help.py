@@ -76,7 +76,7 @@ def help_text(task: str) -> str:
         files = {name: file for name, file in choices(group).items() if fits(file, group, task)}
         for index, (name, file) in enumerate(files.items()):
             mark = "*" if name == choice else " "
-            out.append(f"  {group if index == 0 else '':<12} {mark} {name:<20} {describe(file)}")
+            out.append(f"  {group if index == 0 else '':<12} {mark} {name:<25} {describe(file)}")
     out += ["", f"{command} --cfg job [key=value …] shows the whole configuration without running it;",
             "-m runs every combination of the values given; the same command again goes on where it stopped."]
     return "\n".join(out)

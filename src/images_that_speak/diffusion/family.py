@@ -207,8 +207,10 @@ def download_command(name: str) -> str:
     """The command that fetches a repository's pipeline into a folder of its own."""
     repository, revision = split_name(name)
     at = f" --revision {revision}" if revision else ""
-    return (f"hf download {repository}{at} --exclude '*.ckpt' '*fp16*' '*non_ema*' 'safety_checker/*' "
-            f"'*-pruned*' --local-dir {repository.rpartition('/')[2]}")
+    # Copies of the same weights in other forms, and what is not used.
+    left_out = "".join(f" --exclude '{pattern}'" for pattern in (
+        "v1-5*", "*fp16*", "*non_ema*", "safety_checker/*"))
+    return f"hf download {repository}{at}{left_out} --local-dir {repository.rpartition('/')[2]}"
 
 
 def find_weights(name: str, key: str, offline: bool = False) -> Path:

@@ -198,7 +198,8 @@ class AlignedAdapter(PhonemeAdapter):
         index = batch["frame_index"][..., None]
         vectors = self.vectors(batch)
         sounding = vectors.gather(1, index.clamp(min=0).expand(-1, -1, vectors.shape[-1]))
-        return torch.where(index < 0, self.phone.bias.to(vectors), sounding)
+        nothing: Any = self.phone.bias
+        return torch.where(index < 0, nothing.to(vectors), sounding)
 
 
 class PublishedAdapter(PhonemeAdapter):

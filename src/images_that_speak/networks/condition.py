@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.utils._pytree import register_dataclass
 
 
 @dataclass
@@ -43,6 +44,10 @@ class Condition:
         mask = [pad(part.mask, (0, length - part.mask.shape[1])) for part in parts]
         return Condition(torch.cat(tokens), torch.cat(mask), _stack([part.residual for part in parts]),
                          _stack([part.pooled for part in parts]))
+
+
+# So that torch finds the tensors in what a conditioner returns: FSDP hangs its gathering on them.
+register_dataclass(Condition)
 
 
 def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -1,0 +1,213 @@
+"""The fine-tune of Auffusion by its experiments, and the published commands in ours, on tiny weights."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tiny_family import WIDTH, tiny_pocket_family, tiny_stable_diffusion
+
+from images_that_speak import config
+from images_that_speak.audio.play import play
+from images_that_speak.audio.wave import read_wave
+from images_that_speak.checks import generate as check_generate
+from images_that_speak.checks import train as check_train
+from images_that_speak.diffusion.family import Family, pocket_layout
+from images_that_speak.errors import UserError
+from images_that_speak.generate import generate
+from images_that_speak.resources import ROOT
+from images_that_speak.training.diffusion import LatentDiffusionTraining
+from images_that_speak.training.fit import fit
+from images_that_speak.training.lora import LoraSettings
+from images_that_speak.training.pretrained import pretrained_text, pretrained_unet
+from images_that_speak.training.read_back import ReadBack
+from images_that_speak.training.train import train
+
+TEXT = (ROOT / "docs/published.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory) -> tuple[Path, Path]:
+    return tiny_stable_diffusion(tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """Two clips in the published layout, with embeddings eight wide."""
+    root = tmp_path_factory.mktemp("published")
+    (root / "spectograms").mkdir()
+    for i in range(2):
+        np.save(root / f"spectograms/{i}.npy", np.random.default_rng(i).uniform(-11, 0, (256,
+                                                                                         1024)).astype("f4"))
+    pandas.DataFrame({"audio_prompt": ["happy baby", "cold river"], "mel_npy": ["0.npy", "1.npy"]}
+                     ).to_csv(root / "manifest.csv", index=False)
+    (root / "prompts_2.txt").write_text("happy baby\ncold river\n")
+    np.savez(root / "plbert_sentence_emb_2.npz", emb=np.eye(2, 8, dtype=np.float32))
+    return root
+
+
+def tiny(pipelines: tuple[Path, Path], folder: Path) -> list[str]:
+    """Overrides that bring a fine-tune of Auffusion down to the tiny pipelines."""
+    return [f"model.unet.source={pipelines[1]}", f"paths.logs={folder / 'logs'}", "device=cpu",
+            "precision=32-true", f"data.train.latents={folder / 'latents'}", "steps=2", "data.batch_size=1"]
+
+
+def test_the_published_fine_tune_runs_and_generates(pipelines, published, tmp_path):
+    """From the published data to weights that a generation speaks with."""
+    cfg = config.compose("train", ["experiment=auffusion_lora_published", f"data.train.root={published}",
+                                   "adapter.features=8", f"adapter.width={WIDTH}",
+                                   "model.lora.unfreeze=[mid_block]", *tiny(pipelines, tmp_path)])
+    assert train(cfg)["steps"] == 2
+    weights = next((tmp_path / "logs/train").iterdir()) / "weights"
+    assert {path.name for path in weights.iterdir()} == {
+        "pytorch_lora_weights.safetensors", "unfrozen.safetensors", "lora.json", "adapter"}
+    # Latents are Stable Diffusion's: 4 × 32 × 128, brought to unit deviation by its scaling factor alone.
+    assert json.loads((tmp_path / "latents/index.json").read_text())["shape"] == [4, 32, 128]
+    shutil.rmtree(weights / "adapter")  # it reads a PL-BERT's embeddings, and there is none
+    made = config.compose("generate", [
+        "family=sd15", f"family.image={pipelines[0]}", f"family.speech={pipelines[1]}",
+        f"family.lora={weights}", "composition=images_that_sound", "steps=2",
+        f"paths.logs={tmp_path / 'logs'}", "device=cpu"])
+    OmegaConf.update(made, "reader", None)
+    assert generate(made)["made"] == 1
+
+
+@pytest.mark.parametrize("adapter", ["aligned", "sequence", "pooled", "published", "text"])
+def test_check_builds_a_fine_tune_with_every_adapter(adapter, pipelines, tmp_path):
+    width = [] if adapter == "text" else [f"adapter.width={WIDTH}"]
+    more = {"sequence": ["adapter.heads=2"], "aligned": ["adapter.channels=16"]}.get(adapter, [])
+    cfg, _ = config.examine("train", ["experiment=auffusion_lora", f"adapter=auffusion/{adapter}",
+                                      f"paths.data={tmp_path}", *width, *more, *tiny(pipelines, tmp_path)])
+    lines, problems = check_train.check(cfg)
+    assert problems and all("manifest" in problem for problem in problems)  # there is no corpus here
+    trained = next(line for line in lines if "conditioner" in line)
+    assert (", 0 of them trained" in trained) == (adapter == "text")
+    assert any("optimiser" in line for line in lines)
+
+
+def test_check_of_a_fine_tune_says_what_to_fetch(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cfg, _ = config.examine("train", ["experiment=auffusion_lora", f"paths.data={tmp_path}"])
+    problems = "\n".join(check_train.check(cfg)[1])
+    assert "model.unet.source=auffusion/auffusion-full-no-adapter" in problems and "hf download" in problems
+
+
+def test_gradient_checkpointing_changes_no_gradient(pipelines):
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        unet = pretrained_unet(str(pipelines[1]), gradient_checkpointing=checkpointing)
+        module = LatentDiffusionTraining(unet, pretrained_text(str(pipelines[1])), prediction_type="epsilon",
+                                         lora=LoraSettings(rank=2, unfreeze=("mid_block",)))
+        assert unet.is_gradient_checkpointing == checkpointing
+        batch = {"latent": torch.randn(1, 4, 8, 16), "input_ids": module.conditioner.tokenize(["hello"])}
+        module.loss(batch, drop=False).backward()
+        found.append({name: p.grad for name, p in module.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() and not any("text_encoder" in name for name in found[0])
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, msg=name)
+
+
+# --- validation by generating
+
+class Loader(list):
+    """Batches that a Trainer takes as they are."""
+
+
+def test_a_validation_generates_and_reads_back(tmp_path):
+    """What is generated is made with the weights in training, not with those on disk."""
+    pocket = tiny_pocket_family(tmp_path / "pocket")
+    family = Family.load(pocket_layout(pocket), ("speech",))
+    module = LatentDiffusionTraining(family.predictors["speech"].unet, family.conditioners["speech"], lr=0.0,
+                                     warmup=0).requires_grad_(True)
+    callback = ReadBack([f"family.weights={pocket}", "steps=2", "reader=pocketsphinx", "device=cpu",
+                         "reader.picture=null", "composition=speech_only"])
+    phones = torch.full((1, 1024), 5)
+    batch = {"latent": torch.randn(1, 8, 16, 64), "phones": phones[:, :4], "phone_mask": torch.ones(1,
+                                                                                                    4).bool(),
+             "frame_phones": phones, "frame_position": torch.zeros(1, 1024), "voice": torch.tensor([1])}
+    logged = {}
+    log = module.log
+    module.log = lambda name, value, **rest: (logged.update({name: float(value)}), log(name, value, **rest))
+    fit(module, Loader([batch]), tmp_path / "run", max_steps=1, valid=Loader([batch]), validate_every=1,
+        ema_decay=0.9, callbacks=[callback], accelerator="cpu", progress=False)
+    made = next((tmp_path / "run/read_back/step-1").iterdir())
+    scores = json.loads((made / "sample.json").read_text())["scores"]
+    assert logged["valid/wer"] == pytest.approx(scores["wer"]) and "valid/clip" not in logged
+    with torch.no_grad():
+        for parameter in module.unet.parameters():
+            parameter.mul_(1.5)
+    fit(module, Loader([batch]), tmp_path / "other", max_steps=1, valid=Loader([batch]), validate_every=1,
+        ema_decay=None, callbacks=[callback], accelerator="cpu", progress=False)
+    other = next((tmp_path / "other/read_back/step-1").iterdir())
+    assert (other / "image.png").read_bytes() != (made / "image.png").read_bytes()
+
+
+@pytest.mark.parametrize(("overrides", "options", "told"), [
+    (["stepz=1"], {}, "Did you mean 'steps'"), ([], {"branch": "sound"}, "expected image or speech"),
+    ([], {"every": 0}, "expected at least 1")])
+def test_a_read_back_that_cannot_be_is_told_first(overrides, options, told):
+    with pytest.raises(UserError, match=told):
+        ReadBack(overrides, **options)
+
+
+# --- docs/published.md
+
+def commands() -> list[str]:
+    """Every command of ours in docs/published.md, of the tables and of the blocks."""
+    tables = re.findall(r"\| `(python [^`]+)` \|$", TEXT, re.MULTILINE)
+    blocks = [line for block in re.findall(r"```\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()
+              if line.startswith("python ")]
+    return [*tables, *blocks]
+
+
+def test_the_page_has_commands():
+    assert len(commands()) > 15 and sum("experiment=" in line for line in commands()) > 4
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if re.match(r"python \w+\.py", line)])
+def test_a_published_command_is_taken(line, pipelines, published, tmp_path):
+    """Composed, and built on the meta device on tiny weights: every problem is one of what is not here."""
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    (lora / "pytorch_lora_weights.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    places = {"DATA": published, "LORA": lora, "RUN/weights": lora, "AUFFUSION": pipelines[1],
+              "family.image=sd ": f"family.image={pipelines[0]} ", "family.speech=auffusion ": ""}
+    for name, path in places.items():
+        line = line.replace(name, str(path))
+    program, *words = shlex.split(line)[1:]
+    task = program.removesuffix(".py")
+    words = [config.quoted(word, False) for word in words]
+    if task == "generate":
+        words += ["device=cpu", f"paths.logs={tmp_path}", f"family.speech={pipelines[1]}",
+                  f"family.image={pipelines[0]}"]
+        cfg, problems = config.examine(task, words)
+        OmegaConf.update(cfg, "reader", None)
+        problems += check_generate.check(cfg)[1]
+        # Without an adapter the speech branch reads texts, and masks want phones.
+        assert all("holds no weights" in p or "needs to know when phones "
+                                              "sound" in p for p in problems), problems
+    else:
+        words += [f"model.unet.source={pipelines[1]}", f"paths.data={tmp_path}"]
+        if "published" in line:  # up_blocks.3 is more than the tiny UNet has
+            words.append("model.lora.unfreeze=[mid_block]")
+        cfg, problems = config.examine(task, words)
+        lines, more = check_train.check(cfg)
+        assert problems == [] and all("manifest" in problem for problem in more), (problems, more)
+        assert any(line.startswith("networks") for line in lines)
+
+
+def test_a_picture_is_played_by_a_command(pipelines, tmp_path):
+    np.save(tmp_path / "picture.npy", np.random.default_rng(0).random((256, 1024), np.float32))
+    play(str(tmp_path / "picture.npy"), str(tmp_path / "speech.wav"), str(pipelines[1] / "vocoder"))
+    assert len(read_wave(tmp_path / "speech.wav")) == 163_840
+    with pytest.raises(UserError, match="no such picture"):
+        play(str(tmp_path / "nothing.npy"), str(tmp_path / "speech.wav"))
