@@ -5,11 +5,11 @@
         data.seed=99 data.words_per_prompt=[6,6] data.extra_words=0
     python benchmarks/voice.py data/pocket_awb_test logs/train/<run>/weights …
 
-The clips of the first folder are said again by the speech branch alone, each phone at the time it has in the
-clip: without a LoRA in each of the family's voices, then with each LoRA named. Distance: mean absolute difference
-from the clip's picture in dB over the frames in which phones sound, each frame's mean taken out, so that what is
-left is the shape of the spectrum. The clips themselves, through the autoencoder, are what a perfect LoRA would
-reach. Intervals are bootstraps over clips.
+The clips of the first folder are said again by the speech branch alone, each phone at the time it has in
+the clip: without a LoRA in each of the family's voices, then with each LoRA named. Distance: mean absolute
+difference from the clip's picture in dB over the frames in which phones sound, each frame's mean taken out,
+so that what is left is the shape of the spectrum. The clips themselves, through the autoencoder, are what a
+perfect LoRA would reach. Intervals are bootstraps over clips.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from images_that_speak.errors import UserError
 from images_that_speak.speech.alignment import frame_phones
-from images_that_speak.speech.durations import DurationModel, plan_speech, train_durations
+from images_that_speak.speech.durations import EDGE, DurationModel, plan_speech, train_durations
 from images_that_speak.speech.phonemes import PHONE_IDS, text_to_phones
 from images_that_speak.speech.tts import Phone
 
@@ -107,6 +107,9 @@ def test_a_plan_by_hand():
     assert all(type(time) is float for phone in phones for time in (phone.start, phone.end))
     centred = plan_speech("happy", Hundred())
     assert centred[1].start == pytest.approx(5.12 - 0.2) and centred[-2].end == pytest.approx(5.12 + 0.2)
+    assert plan_speech("happy", Hundred(), start="begin")[1].start == EDGE
+    tight = plan_speech("happy", Hundred(), start="begin", seconds=0.5)
+    assert tight[1].start == pytest.approx(0.05)  # 0.4 s of speech, and as much room before as after
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,7 +132,7 @@ def test_plans_lie_within_the_picture(words, pause, rate):
 @pytest.mark.parametrize(("options", "message"), [
     ({"text": "elephant " * 60}, r"60 words .*takes 42.0 s \(expected at most 10.24 s\); use about 14 words"),
     ({"text": "happy", "start": 10.0}, r"start=10.0: the speech takes 0.40 s \(expected 0 to 9.84\)"),
-    ({"text": "happy", "start": -1}, "start=-1"), ({"text": "happy", "start": "left"}, "expected 'centre'"),
+    ({"text": "happy", "start": -1}, "start=-1"), ({"text": "happy", "start": "left"}, "expected 'begin', 'centre'"),
     ({"text": "happy", "rate": 0}, "rate=0"), ({"text": "happy", "pause": -1}, "pause=-1"),
     ({"text": " "}, "nothing to say"), ({"text": "größe"}, "'ß', 'ö'")])
 def test_what_cannot_be_said_is_told(options, message):

@@ -135,9 +135,10 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
                 start: str | float = "centre", pause: float = 0.0, rate: float = 1.0) -> list[Phone]:
     """When each phone of `text` sounds within a picture of `seconds`.
 
-    start: seconds at which the first phone begins, or "begin": `EDGE`, which leaves the rest of the picture in
-    one piece, or less for a phrase that is too long for it; or "centre". pause: seconds of silence between words.
-    rate: 2 is twice as fast. Begins and ends with a pause ("pau"), of no length where there is no room.
+    start: seconds at which the first phone begins; or "begin", which is `EDGE`, or less for a phrase that
+    is too long for it, and leaves the rest of the picture in one piece; or "centre". pause: seconds of
+    silence between words. rate: 2 is twice as fast. Begins and ends with a pause ("pau"), of no length
+    where there is no room.
     Raises UserError when the text cannot be said (normalise_text) or does not fit.
     """
     if not 0.25 <= rate <= 4:
