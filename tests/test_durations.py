@@ -132,7 +132,8 @@ def test_plans_lie_within_the_picture(words, pause, rate):
 @pytest.mark.parametrize(("options", "message"), [
     ({"text": "elephant " * 60}, r"60 words .*takes 42.0 s \(expected at most 10.24 s\); use about 14 words"),
     ({"text": "happy", "start": 10.0}, r"start=10.0: the speech takes 0.40 s \(expected 0 to 9.84\)"),
-    ({"text": "happy", "start": -1}, "start=-1"), ({"text": "happy", "start": "left"}, "expected 'begin', 'centre'"),
+    ({"text": "happy", "start": -1}, "start=-1"),
+    ({"text": "happy", "start": "left"}, "expected 'begin', 'centre'"),
     ({"text": "happy", "rate": 0}, "rate=0"), ({"text": "happy", "pause": -1}, "pause=-1"),
     ({"text": " "}, "nothing to say"), ({"text": "größe"}, "'ß', 'ö'")])
 def test_what_cannot_be_said_is_told(options, message):
