@@ -30,8 +30,8 @@ class ToldBlock(nn.Module):
 class ChromaNet(ModelMixin, ConfigMixin):
     """Gray picture and pooled caption → its chroma, at an eighth of the resolution.
 
-    Chroma is (R − Y)/Y and (B − Y)/Y, so that a dim drawing has the colours of a bright one. The caption names
-    a few colours, and the picture says which of them, or gray, is where.
+    Chroma is (R − Y)/Y and (B − Y)/Y, so that a dim drawing has the colours of a bright one. The caption
+    names a few colours, and the picture says which of them, or gray, is where.
 
     Args:
         widths: channels of the three levels, each half as fine as the one before. text: width of the caption.
