@@ -20,8 +20,9 @@ from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.colour import run as module
 from images_that_speak.colour.run import colour
 from images_that_speak.data.coloured import ColouredWindows
-from images_that_speak.data.emoji import FONT
+from images_that_speak.data.emoji import FONT, concepts, drawing
 from images_that_speak.data.manifest import write_manifest
+from images_that_speak.data.pictures import scaled
 from images_that_speak.diffusion.colorization import (
     FactorizedColour,
     Pixels,
@@ -219,6 +220,25 @@ def test_the_same_words_are_heard_of_a_coloured_picture(parts, tmp_path):
     reader = load_readers(config.defaults("generate").reader, "cpu", see=False).speech
     heard = [reader.read(wave).text for wave in waves]
     assert heard[0] == heard[1] != ""
+
+
+# --- with the shipped weights
+
+@needs_font
+def test_the_shipped_network_knows_what_is_of_which_colour():
+    """Of drawings by their captions: a frog and a crocodile are green, a heart and a strawberry red."""
+    colorizer = config.instantiate(config._compose("colour", []).colorizer)
+    colorizer.load("cpu")
+    strongest = {}
+    for concept in concepts():
+        if concept.name in ("frog", "crocodile", "heart", "strawberry"):
+            canvas = np.zeros((256, 1024), np.float32)
+            figure = drawing(concept.char)
+            canvas[20:236, 400:616] = 0.5 * scaled(figure.gray * figure.alpha, 216, 216)
+            gray = np.round(255 * canvas).astype(np.uint8)
+            chroma = colorizer.chroma(gray, f"a drawing of {concept.singular}, grayscale", 0)
+            strongest[concept.name] = "rgb"[int(chroma[:, 20:236, 400:616].mean((1, 2)).argmax())]
+    assert strongest == {"frog": "g", "crocodile": "g", "heart": "r", "strawberry": "r"}
 
 
 # --- training

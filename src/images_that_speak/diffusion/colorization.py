@@ -67,6 +67,8 @@ def paint(gray: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     pixels = np.round(255 * (y + chroma * np.clip(room, 0, 1)).clip(0, 1)).astype(np.int64).transpose(1, 2, 0)
     rows, columns = np.nonzero(seen_luminance(pixels) != gray)
     for step in MENDS:
+        if not len(rows):
+            break
         mended = pixels[rows, columns] + np.array(step)
         good = ((mended >= 0) & (mended <= 255)).all(1)
         good &= seen_luminance(mended.clip(0, 255)[None])[0] == gray[rows, columns]
