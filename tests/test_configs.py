@@ -94,17 +94,18 @@ def test_show_shows_also_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_copy_is_composed_as_its_original(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    original = config._compose("train", ["experiment=pocket/lora"])
-    assert configs.main(["copy", "pocket/lora", "mine/lora"]) == 0
+    original = config._compose("train", ["experiment=pocket/lora_voice"])
+    assert configs.main(["copy", "pocket/lora_voice", "mine/lora"]) == 0
     assert "python train.py experiment=mine/lora" in capsys.readouterr().out
     assert config._compose("train", ["experiment=mine/lora"]) == original
     text = (own / "experiment/mine/lora.yaml").read_text()
-    assert "#   python train.py experiment=mine/lora\n" in text and "experiment=pocket/lora" not in text
+    assert "#   python train.py experiment=mine/lora\n" in text
+    assert "experiment=pocket/lora_voice" not in text
     assert config.check("train", ["experiment=mine/lora"]) == []
     assert "mine/lora" in config.check("train", ["experiment=mine/lara"])[0]
     assert "experiment=mine/lora" in completion.suggest("train", "python train.py experiment=mi")
     assert str(own) in "\n".join(configs.list_choices(["experiment"]))
-    for taken in (["pocket/lora", "mine/lora"], ["pocket/lora", "pocket/clip"]):
+    for taken in (["pocket/lora_voice", "mine/lora"], ["pocket/lora_voice", "pocket/clip"]):
         assert configs.main(["copy", *taken]) == 2
         assert "has this name already" in capsys.readouterr().err
     assert configs.main(["copy", "composition/split", "../split"]) == 2
@@ -139,8 +140,8 @@ def test_config_dir_names_another_folder(tmp_path: Path) -> None:
     ("python generate.py seed=1 guidance.image_", ["guidance.image_scale=", "guidance.image_start="]),
     ("python generate.py composition=split composition.aud",
      ["composition.audio_weight=", "composition.audio_delta="]),
-    ("python train.py experiment=pocket/lora model.lora.ra", ["model.lora.rank="]),
-    ("python train.py experiment=pocket/lora model.lo", ["model.lora."]),
+    ("python train.py experiment=pocket/lora_voice model.lora.ra", ["model.lora.rank="]),
+    ("python train.py experiment=pocket/lora_voice model.lo", ["model.lora."]),
     ("python generate.py device=c", ["device=cpu", "device=cuda"]),
     ("python generate.py fresh=", ["fresh=true", "fresh=false"]),
     ("python train.py logger=[csv,wandb] logger.wandb.mode=off", ["logger.wandb.mode=offline"]),
@@ -254,7 +255,8 @@ def test_check_of_an_evaluation(tmp_path: Path) -> None:
     assert any(re.search(r"\d in docs/media", line) for line in lines)
 
 
-@pytest.mark.parametrize("name", ["pocket/speech", "pocket/image", "pocket/lora", "pocket/vocoder",
+@pytest.mark.parametrize("name", ["pocket/speech", "pocket/image", "pocket/lora_voice",
+                                  "pocket/vocoder",
                                   "pocket/autoencoder_kl", "pocket/decoder", "pocket/clip"])
 def test_check_builds_the_networks_without_numbers(name: str, tmp_path: Path) -> None:
     cfg, _ = config.examine("train", [f"experiment={name}", f"paths.data={tmp_path}"])

@@ -21,7 +21,7 @@ from images_that_speak.training.diffusion import LatentDiffusionTraining
 from images_that_speak.training.lora import LoraSettings, add_lora, export_lora, half
 
 PHRASE = [Phone("hh", 2.0, 2.1), Phone("ax", 2.1, 2.2), Phone("l", 2.2, 2.4), Phone("ow", 2.4, 2.8)]
-# Those of configs/experiment/pocket/lora.yaml: attention, feed-forward and convolutions.
+# Those of configs/experiment/pocket/lora_voice.yaml: attention, feed-forward and convolutions.
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
 
 
