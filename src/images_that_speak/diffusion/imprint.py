@@ -15,13 +15,13 @@ from torch import Tensor, maximum
 
 from ..audio.mel import MEL
 from ..errors import UserError
-from .composition import BOTH, ImageOnly, SpeechOnly
+from .composition import BOTH, Composition, ImageOnly, SpeechOnly
 from .family import Family, Layout
 from .guidance import evaluations
 from .method import Job, Settings, check_schedule, denoise
 from .sampling import Callback
 
-ALONE = (ImageOnly(), SpeechOnly())
+ALONE: tuple[Composition, ...] = (ImageOnly(), SpeechOnly())
 DECIBELS = MEL.log_range * 20 / math.log(10)  # from black to white
 
 
