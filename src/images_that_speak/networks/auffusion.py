@@ -90,8 +90,9 @@ class AdaptedTextConditioner(nn.Module):
         """The conditions of a published folder. Raises UserError on an encoder of another kind."""
         import transformers
 
-        kinds = {"CLIPTextModel": transformers.CLIPTextModel, "T5EncoderModel": transformers.T5EncoderModel,
-                 "ClapTextModelWithProjection": transformers.ClapTextModelWithProjection}
+        kinds: dict[str, Any] = {
+            "CLIPTextModel": transformers.CLIPTextModel, "T5EncoderModel": transformers.T5EncoderModel,
+            "ClapTextModelWithProjection": transformers.ClapTextModelWithProjection}
         encoders, adapters, tokenizers, lengths = [], [], [], []
         for entry in condition_parts(root):
             folder = root / entry["text_encoder_name"]

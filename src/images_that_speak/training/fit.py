@@ -81,7 +81,7 @@ class Whole(L.Callback):
     """Gathers the weights of a sharded training at its end: `state` is {name: tensor} in the first
     process."""
 
-    state: dict[str, torch.Tensor] | None = None
+    state: dict[str, Any] | None = None
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if isinstance(trainer.strategy, Sharded):
@@ -149,7 +149,7 @@ def cluster() -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def whole_state(trainer: L.Trainer) -> dict[str, torch.Tensor] | None:
+def whole_state(trainer: L.Trainer) -> dict[str, Any] | None:
     """The gathered weights of a sharded training, or None where the module holds them itself."""
     return next(c.state for c in trainer.callbacks if isinstance(c, Whole))  # type: ignore[attr-defined]
 
