@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -71,6 +72,15 @@ def fail() -> None:
     raise Broken
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a shell has what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("at", [3, 5, -3, -6, -9])
 @pytest.mark.parametrize(("stop", "raised"), [(interrupt, KeyboardInterrupt), (fail, Broken)])
 def test_stopped_anywhere_it_ends_as_if_never_stopped(at: int, stop, raised, tmp_path: Path) -> None:
