@@ -278,7 +278,8 @@ class Trials:
                 if "Traceback" in text:
                     problems.append(f"a traceback: {text[-800:]}")
                 before = {path: path.stat().st_mtime_ns for path in self.logs.rglob("*")
-                          if path.name in ("last.ckpt", "image.png")}
+                          if path.name == "last.ckpt" or path.name == "image.png"
+                          and (path.parent / "sample.json").exists()}  # a sample that is whole
                 filler.unlink()
                 code, text, _ = self.call(command)
                 problems += [f"ended with {code} when there was space: {text[-800:]}"] if code else []
