@@ -135,9 +135,9 @@ def test_words_are_spread_on_demand(make, tmp_path):
     assert [symbol for symbol, _, _ in found[0.5]] == [*said[:4], "pau", *said[4:]]
     _, begin, end = found[0.5][4]
     assert end - begin == pytest.approx(0.5, abs=2e-4)
-    # Both lie in the middle of the picture.
-    for phones in found.values():
-        assert phones[0][1] + phones[-1][2] == pytest.approx(10.24, abs=2e-4)
+    # At the beginning of the picture, and in its middle.
+    assert found[0.0][0][1] == pytest.approx(0.15)
+    assert found[0.5][0][1] + found[0.5][-1][2] == pytest.approx(10.24, abs=2e-4)
 
 
 def test_speech_begins_and_runs_as_told(make):

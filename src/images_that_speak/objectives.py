@@ -34,6 +34,7 @@ TRAINED = {
     "scene": {"loss": LOW, "variance_explained": HIGH},
     "durations": dict.fromkeys(("mae_ms", "utterance_error"), LOW),
     "clip": {"loss": LOW, "window_top1": HIGH},
+    "colour": {"valid/error": LOW},
 }
 
 
