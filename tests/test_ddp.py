@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,12 @@ def run(world: int, strategy: str, folder: Path) -> dict:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.start_processes(training, (world, port, strategy, folder), nprocs=world, start_method="fork")
+    # Not forks of this process, which may have gone backwards through a graph; of one that only imported.
+    multiprocessing.set_forkserver_preload([training.__module__])
+    with pytest.MonkeyPatch.context() as patch:
+        # Python 3.11's server does not take over where modules are found.
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        mp.start_processes(training, (world, port, strategy, folder), nprocs=world, start_method="forkserver")
     return torch.load(folder / "result.pt", weights_only=True)
 
 
