@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ def place(utterance: Utterance, planned: Sequence[Phone], words: Sequence[Sequen
         # Beginnings and ends belong together, whatever the phones between are called.
         same = [(wanted[0].start, said[0].start), *same, (wanted[-1].end, said[-1].end)]
         places = [wanted[first].start for first in firsts[:-1]]
-        times = np.interp(places, *zip(*same, strict=True))
+        times = np.interp(places, [time for time, _ in same], [time for _, time in same])
         cuts = [said[0].start, *times[1:], said[-1].end]
     clip = np.zeros(MEL.samples + 2 * FADE, np.float32)
     padded = np.pad(wave, FADE)
@@ -200,14 +201,15 @@ class PictureSimilarity(Pairs):
 
         made, real = (torch.from_numpy(pixels.astype(np.float32) / 255)[None, None]
                       for pixels in (clip.picture, picture))
-        return {"ssim": float(structural_similarity_index_measure(made, real, data_range=1.0)),
+        similarity: Any = structural_similarity_index_measure(made, real, data_range=1.0)
+        return {"ssim": float(similarity),
                 "hss": histogram_similarity(clip.picture, picture)}
 
 
 def histogram_similarity(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson correlation of two 8-bit pictures' histograms, 1 for equal ones."""
     counts = [np.bincount(pixels.ravel(), minlength=256) for pixels in (a, b)]
-    return float(np.corrcoef(counts)[0, 1])
+    return float(np.asarray(np.corrcoef(counts))[0, 1])
 
 
 class Intelligibility(Pairs):

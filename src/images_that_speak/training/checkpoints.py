@@ -150,7 +150,7 @@ class Checkpoints(Checkpoint):
         if step != self.saved and (ends or step % self.every == 0 or step == trainer.max_steps):
             self._due = True
         validates = (trainer.enable_validation
-                     and (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0)
+                     and (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0)  # type: ignore[operator]
         if not validates:
             self._save(trainer)
         if self._asked is not None:
