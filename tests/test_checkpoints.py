@@ -152,7 +152,8 @@ def test_a_full_disk_leaves_both_checkpoints(tmp_path: Path, monkeypatch: pytest
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(UserError, match="last.ckpt: cannot be written .No space left"):
             write_checkpoint({"step": 3}, path)
-    assert {p.name: torch.load(p)["step"] for p in tmp_path.iterdir()} == {"last.ckpt": 2, "previous.ckpt": 1}
+    steps = {p.name: torch.load(p, weights_only=True)["step"] for p in tmp_path.iterdir()}
+    assert steps == {"last.ckpt": 2, "previous.ckpt": 1}
     assert whole_checkpoint(path) == path and whole_checkpoint(tmp_path / "none" / "last.ckpt") is None
 
 

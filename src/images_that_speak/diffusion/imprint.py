@@ -7,6 +7,7 @@ every sound by the same share of its distance from silence, and the larger of tw
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,7 +26,7 @@ ALONE: tuple[Composition, ...] = (ImageOnly(), SpeechOnly())
 DECIBELS = MEL.log_range * 20 / math.log(10)  # from black to white
 
 
-class _Imprinting:
+class _Imprinting(ABC):
     """What the imprints share: two pictures, from the same noise, each from its branch alone."""
 
     name: ClassVar[str] = "imprint"
@@ -53,8 +54,9 @@ class _Imprinting:
                          for number, compose in enumerate(ALONE))
         return self.imprint(image, speech)
 
+    @abstractmethod
     def imprint(self, image: Tensor, speech: Tensor) -> Tensor:
-        raise NotImplementedError
+        ...
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ by DeepFloyd IF, in pixels; here by the family's own image branch, in the latent
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -139,7 +140,7 @@ class Distillation:
 
 
 @dataclass(frozen=True)
-class _ScoreDistillation:
+class _ScoreDistillation(ABC):
     """What both kinds share.
 
     The branches' weights are 1 − w and w with w = guidance.audio_weight; published are 0.4 and 1, which is
@@ -176,8 +177,9 @@ class _ScoreDistillation:
         return sum(steps * settings.guidance[name].passes(0.0, False)
                    * (self.crops or 1 if name == "image" else 1) for name, steps in acting.items())
 
+    @abstractmethod
     def canvas(self, family: Family, seed: int) -> Canvas:
-        raise NotImplementedError
+        ...
 
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
                  callback: Callback | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -151,7 +152,7 @@ def span(wave: np.ndarray, margin: float = 0.1) -> slice:
     return slice(max(0, loud[0] * MEL.hop - around), (loud[-1] + 1) * MEL.hop + around)
 
 
-class Pairs:
+class Pairs(ABC):
     """A metric of sample and reference. A clip without a reference has no figure.
 
     reference, voice: see `References`.
@@ -168,7 +169,7 @@ class Pairs:
         self.references = References(reference, voice)
         self.reference: str | None = self.references.source
 
-    def load(self) -> None:
+    def load(self) -> None:  # noqa: B027  # nothing to load is the usual case
         pass
 
     def add(self, clips: Sequence[Clip]) -> list[Scores]:
@@ -178,8 +179,9 @@ class Pairs:
             found.append({} if other is None else self.compare(clip, *other))
         return found
 
+    @abstractmethod
     def compare(self, clip: Clip, wave: np.ndarray, picture: np.ndarray) -> Scores:
-        raise NotImplementedError
+        ...
 
     def total(self) -> dict[str, float]:
         if not self.references.used:

@@ -6,6 +6,7 @@ name is part of the figure's, for distances of different features say nothing ab
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -134,7 +135,7 @@ class ClapSounds:
         return self.clap.embed_waves(items)
 
 
-class _Distances:
+class _Distances(ABC):
     """The Fréchet and a kernel distance of samples and reference.
 
     reference: a folder with pictures or sounds, subfolders included: a run of generate.py, anchors, a corpus.
@@ -159,14 +160,17 @@ class _Distances:
         self.reference: str | None = str(reference)
         self.mine: list[Tensor] = []
 
+    @abstractmethod
     def find(self, folder: Path) -> list[Path]:
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def read(self, path: Path) -> np.ndarray:
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def part(self, clip: Clip) -> np.ndarray:
-        raise NotImplementedError
+        ...
 
     def load(self) -> None:
         self.features.load()
