@@ -55,24 +55,29 @@ def main() -> None:
     real = torch.stack([torch.from_numpy(np.asarray(corpus.picture(i), np.float32)) / 255
                         for i in range(len(corpus))])
     sounding = activity(plans) > 0.5
-    readers = load_readers(config.compose("generate", []).reader, "cpu", see=False)
-    readers.speech.extend(texts)
+    readers = load_readers(config.compose("generate", ["reader=both"]).reader, "cpu", see=False)
+    judges = [judge for judge in (readers.speech, readers.second) if judge is not None]
+    for judge in judges:
+        judge.extend(texts)
     vocoder = load_vocoder("griffin_lim")
     weights = resampling_weights([str(i) for i in range(len(texts))], [str(i) for i in range(len(texts))],
                                  1000)
 
     def row(name: str, pictures: torch.Tensor) -> None:
         pictures = (pictures * 255).round() / 255
-        heard = readers.speech.read_many(list(vocoder.decode_picture(pictures.numpy()).numpy()))
-        scores = [score_sample(text, item.text) for text, item in zip(texts, heard, strict=True)]
-        wer = ratio([s["insertions"] + s["deletions"] + s["substitutions"] for s in scores],
-                    [s["words"] for s in scores], weights)
+        waves = list(vocoder.decode_picture(pictures.numpy()).numpy())
+        errors = []
+        for judge in judges:
+            scores = [score_sample(text, item.text)
+                      for text, item in zip(texts, judge.read_many(waves), strict=True)]
+            errors.append(ratio([s["insertions"] + s["deletions"] + s["substitutions"] for s in scores],
+                                [s["words"] for s in scores], weights).percent())
         far = [distance(*three) for three in zip(pictures, real, sounding, strict=True)]
-        apart = ratio(far, [1.0] * len(far), weights)
-        print(f"| {name} | {wer.percent} | {apart} |", flush=True)
+        print(f"| {name} | {' | '.join(errors)} | {ratio(far, [1.0] * len(far), weights)} |", flush=True)
 
     print(f"{len(texts)} clips of {options.corpus}, {options.steps} steps, {MEL.n_mels} bands\n")
-    print("| said by | WER | distance, dB |\n|---|---|---|")
+    print("| said by |", "".join(f" WER ({judge.name}) |" for judge in judges), "distance, dB |")
+    print("|---|" + "---|" * (len(judges) + 1))
     row("the voice itself, its picture", real)
     base = config.compose("generate", ["composition=speech_only", f"steps={options.steps}"])
     layout = config.instantiate(base.family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -43,6 +44,21 @@ def remove_temporary(folder: Path) -> None:
     for path in folder.rglob(".*.tmp*"):
         if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp(\..+)?", path.name):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in here for the same folder; what a killed one left there is removed.
+
+    The system lets go of the folder when the process ends, however it ends.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        remove_temporary(folder)
+        yield
+    finally:
+        os.close(handle)
 
 
 def atomic_write(path: str | Path, data: str | bytes) -> None:

@@ -20,7 +20,7 @@ from ..audio.picture import quantise, read_picture
 from ..audio.wave import read_wave
 from ..config import instantiate
 from ..errors import UserError
-from ..files import read_json, write_json
+from ..files import alone_in, read_json, write_json
 from ..kept import kept, stamp
 from ..prompts import read_pairs
 from ..runs import open_run
@@ -469,7 +469,9 @@ def write_scores(folder: Path, record: dict[str, Any], row: Mapping[str, Any],
                  more: Sequence[str] = ()) -> None:
     """Put the scores of `row` into the sample.json of `folder`; `more`: the keys of further metrics."""
     record["scores"] = {key: row.get(key) for key in (*SCORES, *more)}
-    write_json(folder / "sample.json", record)
+    # The run that the sample belongs to may be read back by several evaluations, and none of them owns it.
+    with alone_in(folder):
+        write_json(folder / "sample.json", record)
 
 
 def plain_totals(figures: Mapping[str, Interval | int]) -> dict[str, Any]:
