@@ -12,6 +12,7 @@ none. Nothing is zero there.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .condition import Condition
 
 
@@ -141,6 +143,89 @@ class ResidualConv(nn.Module):
         return x + self.body(x)
 
 
+def progress(position: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, frames) how far a phoneme has gone, 0 to 1 → (B, frames, 4): so that begin and end count alike."""
+    return torch.stack([position, 1 - position, (torch.pi * position).sin(),
+                        (2 * torch.pi * position).sin()], dim=-1).to(dtype)
+
+
+class AcousticModel(ModelMixin, ConfigMixin):
+    """Phonemes with their times → the latent that is expected of them, by regression.
+
+    What of a picture of speech follows from phonemes, times and voice is learnt without noise and without a
+    UNet; a diffusion model that starts from it has only the rest to learn (Popov et al. 2021, Grad-TTS, call
+    it the prior's mean). Convolutions along time, first at a quarter of the frames, then at the latent's
+    columns. A batch carries what AlignedAdapter's does.
+
+    Args:
+        latent_channels, rows, columns: of the latent. width, layers: of the residual convolutions at a
+        quarter of the frames. column_width, column_layers: of those at the columns.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, phones: int, voices: int, latent_channels: int, rows: int = 16, columns: int = 64,
+                 frames: int = 1024, embedding: int = 64, width: int = 192, layers: int = 3,
+                 column_width: int = 288, column_layers: int = 2):
+        super().__init__()
+        stride = frames // columns // 4
+        self.phone = nn.Embedding(phones, embedding)
+        self.position = nn.Linear(4, embedding)
+        self.voice = nn.Embedding(voices + 1, width)
+        self.first = nn.Conv1d(embedding, width, 8, stride=4, padding=2)
+        self.mix = nn.Sequential(*(ResidualConv(width) for _ in range(layers)), nn.GELU())
+        self.down = nn.Conv1d(width, column_width, 2 * stride, stride=stride, padding=stride // 2)
+        self.mix_columns = nn.Sequential(*(ResidualConv(column_width, 3) for _ in range(column_layers)),
+                                         nn.GELU())
+        self.out = nn.Conv1d(column_width, latent_channels * rows, 1)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """(B, latent_channels, rows, columns), normalised as latents are; 0 where nothing is said."""
+        phones = batch["frame_phones"]
+        frames = self.phone(phones) + self.position(progress(batch["frame_position"], self.dtype))
+        hidden = self.first(frames.transpose(1, 2)) + self.voice(batch["voice"])[..., None]
+        hidden = self.mix_columns(self.down(self.mix(hidden)))
+        expected = self.out(hidden).unflatten(1, (self.config.latent_channels, self.config.rows))
+        return expected * (phones != 0).any(1)[:, None, None, None]
+
+
+def taught_adapter(acoustic: str | Path | None = None, base: str | Path | None = None,
+                   **adapter: Any) -> AlignedAdapter:
+    """An aligned adapter that knows an acoustic model, which has been taught and stays as it is.
+
+    Args:
+        acoustic: folder of the acoustic model; None takes that of `base`.
+        base: folder of a trained aligned adapter to go on from; what it says stays the same until more is
+            trained. Without one the adapter is fresh, of the sizes that AlignedAdapter takes.
+
+    Raises UserError on a missing folder.
+    """
+    for key, folder, name in (("acoustic", acoustic, "acoustic"), ("base", base, "speech")):
+        if folder is not None and not Path(folder).is_dir():
+            raise UserError(f"model.conditioner.{key}={folder}: no such folder (python train.py "
+                            f"experiment=pocket/{name} makes it)")
+    known = None if acoustic is None else AcousticModel.from_pretrained(acoustic, torch_dtype=torch.float32)
+    trained = None if base is None else AlignedAdapter.from_pretrained(base, torch_dtype=torch.float32)
+    sizes = adapter if trained is None else _sizes(trained)
+    made = AlignedAdapter(**sizes if known is None else {**sizes, "acoustic": _sizes(known)})
+    if trained is not None:
+        made.load_state_dict(trained.state_dict(), strict=False)
+    if made.acoustic_model is None:
+        raise UserError("model.conditioner.acoustic=null: expected a folder, for the base has no acoustic "
+                        "model (python train.py experiment=pocket/acoustic makes one)")
+    if known is not None:
+        made.acoustic_model.load_state_dict(known.state_dict())
+    made.acoustic_model.requires_grad_(False)
+    return made
+
+
+def _sizes(module: ModelMixin) -> dict[str, Any]:
+    """What a module was made with."""
+    config: Any = module.config  # type: ignore[attr-defined]
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
 class AlignedAdapter(PhonemeAdapter):
     """Phonemes expanded by their durations onto the latent's columns.
 
@@ -154,12 +239,13 @@ class AlignedAdapter(PhonemeAdapter):
 
     Args:
         channels: of the UNet's first feature map. rows, columns: the latent's height and width.
+        acoustic: sizes of an AcousticModel, whose latent is then part of the residual; None has none.
     """
 
     @register_to_config
     def __init__(self, phones: int, voices: int, channels: int, rows: int = 16, columns: int = 64,
                  frames: int = 1024, width: int = 128, hidden: int = 192, embedding: int = 64,
-                 layers: int = 3, features: int | None = None):
+                 layers: int = 3, features: int | None = None, acoustic: dict[str, Any] | None = None):
         super().__init__()
         ratio = frames // columns
         if frames % columns or ratio % 8:
@@ -175,18 +261,23 @@ class AlignedAdapter(PhonemeAdapter):
         nn.init.zeros_(self.spread.weight)
         nn.init.zeros_(self.spread.bias)  # type: ignore[arg-type]
         self.token = nn.Linear(hidden, width)
+        self.acoustic_model = None
+        if acoustic is not None:
+            self.acoustic_model = AcousticModel(**acoustic)
+            self.join = nn.Conv2d(acoustic["latent_channels"], channels, 3, padding=1)
+            nn.init.zeros_(self.join.weight)
+            nn.init.zeros_(self.join.bias)  # type: ignore[arg-type]
 
     def encode(self, batch: dict[str, Any]) -> Condition:
-        position = batch["frame_position"]
-        # Where a phoneme begins and ends matters as much as how far it has gone.
-        shape = torch.stack([position, 1 - position, (torch.pi * position).sin(),
-                             (2 * torch.pi * position).sin()], dim=-1)
-        frames = self.frames(batch) + self.position(shape.to(self.position.weight.dtype))
+        frames = self.frames(batch) + self.position(progress(batch["frame_position"],
+                                                             self.position.weight.dtype))
         voice = self.voice(batch["voice"])
         hidden = self.down(frames.transpose(1, 2)) + voice[..., None]
         hidden = self.mix(hidden)
         residual = self.spread(hidden)
         residual = residual.unflatten(1, (self.config.channels, self.config.rows))
+        if self.acoustic_model is not None:
+            residual = residual + self.join(self.acoustic_model(batch))
         tokens = self.token(torch.cat([voice[:, None], hidden.transpose(1, 2)], dim=1))
         return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
                          residual)
