@@ -64,8 +64,7 @@ pocket: setup
 	$(BIN)/python train.py experiment=pocket/autoencoder
 	$(BIN)/python train.py experiment=pocket/decoder
 	$(BIN)/python train.py experiment=pocket/durations
-	$(BIN)/python train.py experiment=pocket/acoustic
-	$(BIN)/python train.py experiment=pocket/speech adapter=taught
+	$(BIN)/python train.py experiment=pocket/speech
 	$(BIN)/python train.py experiment=pocket/speech_more
 	$(BIN)/python train.py experiment=pocket/text
 	$(BIN)/python train.py experiment=pocket/colour

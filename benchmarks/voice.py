@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("lora", type=Path, nargs="*", help="weights/ folders of LoRA trainings")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--mix", type=int, nargs="*", default=[], metavar="K",
+                        help="where speech is lost: the first K latent channels from the clips and the rest "
+                        "from the base's first voice, and the other way round")
     options = parser.parse_args()
     corpus = Corpus.open(options.corpus)
     texts = [str(text) for text in corpus.table["text"]]
@@ -95,6 +98,12 @@ def main() -> None:
         made = [generate_batch(family, settings, batch)
                 for batch in tqdm(list(batches(jobs, 4)), desc=str(lora or voice), leave=False)]
         row(f"`{lora.parent.name}`" if lora else f"the base, voice {voice}", torch.cat(made))
+        if lora is None and voice == layout.voices[0]:
+            said, spoken = family.encode(torch.cat(made)), family.encode(real)
+            for k in options.mix:
+                for name, first, rest in (("the clip's", spoken, said), ("the base's", said, spoken)):
+                    latent = torch.cat([first[:, :k], rest[:, k:]], 1)
+                    row(f"{name} first {k} channels, the other's rest", family.decode(latent))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_show_tells_where_a_value_comes_from(capsys: pytest.CaptureFixture[str])
     assert came["log_every"] == "configs/trainer/default.yaml"
     assert came["ema_decay"] == "configs/experiment/pocket/speech.yaml"  # it has the last word over trainer/
     assert came["autocast"] == "configs/precision/32-true.yaml"
-    assert came["phones"] == "configs/adapter/aligned.yaml"
+    assert came["phones"] == "configs/adapter/pitched.yaml"
     assert came["export"].endswith("speech.yaml  ${paths.weights}/pocket/speech")  # and how it is written
     assert came["logger"] == "configs/logger/none.yaml"
 

@@ -15,14 +15,11 @@ from images_that_speak.diffusion.predictor import NoiseSchedule, Predictor
 from images_that_speak.errors import UserError
 from images_that_speak.networks.adapters import (
     ADAPTERS,
-    AcousticModel,
     AlignedAdapter,
     PooledAdapter,
     SequenceAdapter,
-    taught_adapter,
 )
 from images_that_speak.networks.condition import Condition
-from images_that_speak.training.acoustic import AcousticTraining
 from images_that_speak.training.diffusion import (
     LatentDiffusionTraining,
     column_weights,
@@ -178,7 +175,7 @@ def test_aligned_adapter_sees_time_and_starts_at_zero() -> None:
     b = adapter.encode(batch([[5, 6, 2, 9]])).residual
     difference = (a - b).abs().sum((0, 1, 2))
     assert difference[-2:].min() > 1e-3
-    assert set(ADAPTERS) == {"pooled", "sequence", "aligned", "published"}
+    assert set(ADAPTERS) == {"pooled", "sequence", "aligned", "pitched", "published"}
 
 
 @pytest.mark.parametrize("name", ["pooled", "sequence", "aligned"])
@@ -188,60 +185,6 @@ def test_adapters_survive_saving(name: str, tmp_path: Path) -> None:
     again = ADAPTERS[name].from_pretrained(tmp_path).eval()
     phones = batch([[5, 6, 7, 8]])
     assert torch.equal(adapter.encode(phones).tokens, again.encode(phones).tokens)
-
-
-ACOUSTIC = {"phones": 43, "voices": 2, "latent_channels": 4, "rows": 8, "columns": 16, "frames": 128,
-            "embedding": 8, "width": 16, "layers": 1, "column_width": 16, "column_layers": 1}
-
-
-def test_the_acoustic_model_learns_what_follows_from_the_phonemes(tmp_path: Path) -> None:
-    """Each phoneme has a column of its own: the expected latent is that column, wherever it sounds."""
-    torch.manual_seed(0)
-    table = torch.randn(4, 4, 8)
-    module = AcousticTraining(AcousticModel(**ACOUSTIC), lr=1e-2, warmup=5)
-    optimizer = module.configure_optimizers()["optimizer"]
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-2
-    losses = []
-    for _ in range(60):
-        spoken = torch.randint(4, (16, 16))
-        heard = {"latent": table[spoken].permute(0, 2, 3, 1), "voice": torch.ones(16, dtype=torch.long),
-                 "frame_phones": (spoken + 5).repeat_interleave(8, 1),
-                 "frame_position": (torch.arange(128) % 8 / 8).expand(16, 128)}
-        loss = module.loss(heard)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.3 * losses[0]
-    silent = {**heard, "frame_phones": torch.zeros(16, 128, dtype=torch.long)}
-    assert not module.network(silent).any()  # nothing is expected of a dropped condition
-    module.export(tmp_path, [])
-    again = AcousticModel.from_pretrained(tmp_path / "acoustic", torch_dtype=torch.float32)
-    torch.testing.assert_close(again(heard), module.network(heard), atol=0.02, rtol=0.02)
-
-
-def test_an_adapter_that_knows_the_acoustic_model_goes_on_from_a_trained_one(tmp_path: Path) -> None:
-    trained = adapters()["aligned"].eval()
-    torch.nn.init.normal_(trained.spread.weight)
-    trained.save_pretrained(tmp_path / "adapter")
-    AcousticModel(**{**ACOUSTIC, "rows": 4}).save_pretrained(tmp_path / "acoustic")
-    taught = taught_adapter(tmp_path / "acoustic", tmp_path / "adapter").eval()
-    phones = batch([[5, 6, 7, 8]])
-    assert torch.equal(taught.encode(phones).residual, trained.encode(phones).residual)
-    torch.nn.init.normal_(taught.join.weight)
-    assert not torch.allclose(taught.encode(phones).residual, trained.encode(phones).residual)
-    taught.save_pretrained(tmp_path / "both")
-    again = AlignedAdapter.from_pretrained(tmp_path / "both").eval()
-    assert torch.equal(again.encode(phones).residual, taught.encode(phones).residual)
-    with pytest.raises(UserError, match=r"acoustic=.*nowhere: no such folder.*pocket/acoustic"):
-        taught_adapter(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="acoustic=null: expected a folder"):
-        taught_adapter(base=tmp_path / "adapter")
-    again = taught_adapter(base=tmp_path / "both").eval()
-    assert torch.equal(again.encode(phones).residual, taught.encode(phones).residual)
-    assert not any(p.requires_grad for p in again.acoustic_model.parameters())
-    assert again.join.weight.requires_grad
 
 
 def test_column_weights() -> None:

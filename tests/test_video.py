@@ -134,6 +134,15 @@ def test_none_is_made_twice_but_what_changes_is_made_anew(
     assert not [*folder.rglob(".*.tmp*")]
 
 
+def test_what_was_coloured_is_shown_in_colour(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [SAMPLE]) / f"samples/{0:012x}"
+    soundfile.write(folder / "speech.wav", np.zeros(3200), 16000)
+    Image.new("RGB", (1024, 256), (200, 40, 40)).save(folder / "colour.png")
+    assert main(["video", str(tmp_path)]) == 0
+    pictures, _, _ = decoded(folder / "video.mp4")
+    assert np.abs(pictures[0, 100:150, 500:900].astype(int) - (200, 40, 40)).max() < 12
+
+
 def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "run", [SAMPLE])
     (folder / f"samples/{0:012x}/speech.wav").unlink()

@@ -9,7 +9,7 @@ A batch is a dict. B samples, L the longest phrase of the dataset, F = 1024 fram
     speech: "phones" (B, L) int64 padded with 0, "phone_mask" (B, L) bool, "frame_phones" (B, F) int64,
         "frame_position" (B, F) float32 in [0, 1), "voice" (B,) int64 from 1 on; with a cache of embeddings
         also "phone_embedding" (B, L, D) float32 and "frame_index" (B, F) int64 into it, -1 for none; with a
-        tokenizer "input_ids" (B, T) of what is said;
+        tokenizer "input_ids" (B, T) of what is said; with a file of pitches "frame_pitch" (B, F) float32 Hz;
     captions: "input_ids" (B, T) int64, "concept" (B,) int64.
 
 Datasets take whole batches of keys. A key is epoch · len + index, so everything random about a sample is a
@@ -39,6 +39,7 @@ from ..speech.phonemes import PAUSE, PHONE_IDS, UNKNOWN
 from ..speech.tts import Phone
 from .embeddings import EmbeddingCache
 from .latents import LatentCache
+from .pitch import read_pitch
 
 COLUMN = 16  # frames by which pictures are rolled; latents are rolled by one of their own columns
 
@@ -230,18 +231,20 @@ class SpeechClips(BatchDataset):
     number at every draw, never so far that speech would leave one end and come in at the other.
     embeddings: a file of data.embeddings, made from the PL-BERT in `phoneme_bert` before a training begins;
     None for adapters with a table of their own. tokenizer: a CLIPTokenizer or its folder, for adapters that
-    read texts.
+    read texts. pitch: a file of data.pitch, made before a training begins, for adapters that are told it.
     """
 
     def __init__(self, root: str | Path, split: str = "train", voices: Sequence[str] | None = None,
                  roll: bool = False, latents: str | Path | None = None, autoencoder: Any = None,
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0,
                  embeddings: str | Path | None = None, phoneme_bert: str | Path | None = None,
-                 tokenizer: Any = None):
+                 tokenizer: Any = None, pitch: str | Path | None = None):
         super().__init__(latents, autoencoder, mean, std, seed)
         self.root, self.split, self.roll = Path(root), split, roll
         self.voices = list(voices) if voices is not None else None
         self.embeddings, self.phoneme_bert, self.tokenizer = embeddings, phoneme_bert, tokenizer
+        self.pitch = pitch
+        self.hertz: np.ndarray | None = None
         self.embedded: EmbeddingCache | None = None
 
     def prepare(self) -> None:
@@ -296,6 +299,8 @@ class SpeechClips(BatchDataset):
         super().setup()
         if self.embeddings and self.embedded is None:
             self.embedded = EmbeddingCache(self.embeddings, self.identity())
+        if self.pitch and self.hertz is None:
+            self.hertz = read_pitch(self.pitch, self.identity(), len(self))
 
     def __len__(self) -> int:
         self.open()
@@ -328,7 +333,7 @@ class SpeechClips(BatchDataset):
                 "voice": self._voice[rows], **self._more(rows, shift)}
 
     def _more(self, rows: np.ndarray, shift: np.ndarray) -> dict[str, np.ndarray]:
-        """What only some adapters read: texts, and embeddings of the phones."""
+        """What only some adapters read: texts, embeddings of the phones, and the pitch."""
         found = {} if self._ids is None else {"input_ids": self._ids[rows]}
         if self.embedded is not None:
             values = np.zeros((len(rows), self._phones.shape[1], self.embedded.width), np.float32)
@@ -336,6 +341,8 @@ class SpeechClips(BatchDataset):
                 value[: len(one)] = one
             found |= {"phone_embedding": values,
                       "frame_index": rolled(self._index[rows], shift).astype(np.int64)}
+        if self.hertz is not None:
+            found["frame_pitch"] = rolled(self.hertz[rows], shift).astype(np.float32)
         return found
 
 

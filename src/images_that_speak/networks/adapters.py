@@ -1,4 +1,4 @@
-"""Phonemes → condition, in three ways: without order, with order, and with time.
+"""Phonemes → condition, in four ways: without order, with order, with time, and with time and pitch.
 
 Every adapter is a conditioner: `encode(batch) -> Condition`, `drop(batch, rows)` for condition dropout and
 `null(n)` for guidance. Id 0 (`<pad>`) everywhere is the null condition, voice 0 is no voice.
@@ -19,8 +19,13 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+from torch.nn.functional import interpolate, pixel_unshuffle
 
+from ..audio.mel import MEL, LogMel
 from ..errors import UserError
+from ..files import read_json
+from ..speech.phonemes import PAUSE, PHONE_IDS
+from .autoencoder import PatchAutoencoder
 from .condition import Condition
 
 
@@ -149,81 +154,45 @@ def progress(position: Tensor, dtype: torch.dtype) -> Tensor:
                         (2 * torch.pi * position).sin()], dim=-1).to(dtype)
 
 
-class AcousticModel(ModelMixin, ConfigMixin):
-    """Phonemes with their times → the latent that is expected of them, by regression.
+class PitchModel(nn.Module):
+    """Phonemes with their times → the pitch expected of them, ln Hz (B, frames): a voice's own, and what
+    convolutions along time add to it. A batch carries what AlignedAdapter's does."""
 
-    What of a picture of speech follows from phonemes, times and voice is learnt without noise and without a
-    UNet; a diffusion model that starts from it has only the rest to learn (Popov et al. 2021, Grad-TTS, call
-    it the prior's mean). Convolutions along time, first at a quarter of the frames, then at the latent's
-    columns. A batch carries what AlignedAdapter's does.
-
-    Args:
-        latent_channels, rows, columns: of the latent. width, layers: of the residual convolutions at a
-        quarter of the frames. column_width, column_layers: of those at the columns.
-    """
-
-    config_name = "config.json"
-
-    @register_to_config
-    def __init__(self, phones: int, voices: int, latent_channels: int, rows: int = 16, columns: int = 64,
-                 frames: int = 1024, embedding: int = 64, width: int = 192, layers: int = 3,
-                 column_width: int = 288, column_layers: int = 2):
+    def __init__(self, phones: int, voices: int, width: int = 96, layers: int = 3):
         super().__init__()
-        stride = frames // columns // 4
-        self.phone = nn.Embedding(phones, embedding)
-        self.position = nn.Linear(4, embedding)
+        self.phone = nn.Embedding(phones, width)
+        self.position = nn.Linear(4, width)
+        self.level = nn.Embedding(voices + 1, 1)
         self.voice = nn.Embedding(voices + 1, width)
-        self.first = nn.Conv1d(embedding, width, 8, stride=4, padding=2)
+        self.first = nn.Conv1d(width, width, 8, stride=4, padding=2)
         self.mix = nn.Sequential(*(ResidualConv(width) for _ in range(layers)), nn.GELU())
-        self.down = nn.Conv1d(width, column_width, 2 * stride, stride=stride, padding=stride // 2)
-        self.mix_columns = nn.Sequential(*(ResidualConv(column_width, 3) for _ in range(column_layers)),
-                                         nn.GELU())
-        self.out = nn.Conv1d(column_width, latent_channels * rows, 1)
+        self.last = nn.Conv1d(width, 1, 1)
+        nn.init.constant_(self.level.weight, math.log(140.0))
+        nn.init.zeros_(self.last.weight)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        """(B, latent_channels, rows, columns), normalised as latents are; 0 where nothing is said."""
-        phones = batch["frame_phones"]
-        frames = self.phone(phones) + self.position(progress(batch["frame_position"], self.dtype))
+        dtype = self.last.weight.dtype
+        frames = self.phone(batch["frame_phones"]) + self.position(progress(batch["frame_position"], dtype))
         hidden = self.first(frames.transpose(1, 2)) + self.voice(batch["voice"])[..., None]
-        hidden = self.mix_columns(self.down(self.mix(hidden)))
-        expected = self.out(hidden).unflatten(1, (self.config.latent_channels, self.config.rows))
-        return expected * (phones != 0).any(1)[:, None, None, None]
+        contour = interpolate(self.last(self.mix(hidden)), scale_factor=4, mode="linear")
+        return contour[:, 0] + self.level(batch["voice"])
 
 
-def taught_adapter(acoustic: str | Path | None = None, base: str | Path | None = None,
-                   **adapter: Any) -> AlignedAdapter:
-    """An aligned adapter that knows an acoustic model, which has been taught and stays as it is.
-
-    Args:
-        acoustic: folder of the acoustic model; None takes that of `base`.
-        base: folder of a trained aligned adapter to go on from; what it says stays the same until more is
-            trained. Without one the adapter is fresh, of the sizes that AlignedAdapter takes.
-
-    Raises UserError on a missing folder.
-    """
-    for key, folder, name in (("acoustic", acoustic, "acoustic"), ("base", base, "speech")):
-        if folder is not None and not Path(folder).is_dir():
-            raise UserError(f"model.conditioner.{key}={folder}: no such folder (python train.py "
-                            f"experiment=pocket/{name} makes it)")
-    known = None if acoustic is None else AcousticModel.from_pretrained(acoustic, torch_dtype=torch.float32)
-    trained = None if base is None else AlignedAdapter.from_pretrained(base, torch_dtype=torch.float32)
-    sizes = adapter if trained is None else _sizes(trained)
-    made = AlignedAdapter(**sizes if known is None else {**sizes, "acoustic": _sizes(known)})
-    if trained is not None:
-        made.load_state_dict(trained.state_dict(), strict=False)
-    if made.acoustic_model is None:
-        raise UserError("model.conditioner.acoustic=null: expected a folder, for the base has no acoustic "
-                        "model (python train.py experiment=pocket/acoustic makes one)")
-    if known is not None:
-        made.acoustic_model.load_state_dict(known.state_dict())
-    made.acoustic_model.requires_grad_(False)
-    return made
+def band_frequencies() -> Tensor:
+    """(n_mels,) Hz: the middle of each band of the picture, the highest first."""
+    filters = LogMel().filters
+    hertz = torch.arange(filters.shape[1]) * MEL.sample_rate / MEL.n_fft
+    return ((filters @ hertz) / filters.sum(1)).flip(0)
 
 
-def _sizes(module: ModelMixin) -> dict[str, Any]:
-    """What a module was made with."""
-    config: Any = module.config  # type: ignore[attr-defined]
-    return {key: value for key, value in config.items() if not key.startswith("_")}
+def harmonics(pitch: Tensor, frequencies: Tensor) -> Tensor:
+    """(B, F) Hz, (H,) Hz → (B, H, F) in [-1, 1]: 1 at the pitch's multiples, -1 between them."""
+    return (2 * torch.pi * frequencies[None, :, None] / pitch[:, None].clamp(min=1)).cos()
+
+
+def spoken(frame_phones: Tensor) -> Tensor:
+    """(B, F) ids → bool: where a phone sounds, neither padding nor a pause."""
+    return frame_phones > PHONE_IDS[PAUSE]
 
 
 class AlignedAdapter(PhonemeAdapter):
@@ -239,13 +208,12 @@ class AlignedAdapter(PhonemeAdapter):
 
     Args:
         channels: of the UNet's first feature map. rows, columns: the latent's height and width.
-        acoustic: sizes of an AcousticModel, whose latent is then part of the residual; None has none.
     """
 
     @register_to_config
     def __init__(self, phones: int, voices: int, channels: int, rows: int = 16, columns: int = 64,
                  frames: int = 1024, width: int = 128, hidden: int = 192, embedding: int = 64,
-                 layers: int = 3, features: int | None = None, acoustic: dict[str, Any] | None = None):
+                 layers: int = 3, features: int | None = None):
         super().__init__()
         ratio = frames // columns
         if frames % columns or ratio % 8:
@@ -261,12 +229,6 @@ class AlignedAdapter(PhonemeAdapter):
         nn.init.zeros_(self.spread.weight)
         nn.init.zeros_(self.spread.bias)  # type: ignore[arg-type]
         self.token = nn.Linear(hidden, width)
-        self.acoustic_model = None
-        if acoustic is not None:
-            self.acoustic_model = AcousticModel(**acoustic)
-            self.join = nn.Conv2d(acoustic["latent_channels"], channels, 3, padding=1)
-            nn.init.zeros_(self.join.weight)
-            nn.init.zeros_(self.join.bias)  # type: ignore[arg-type]
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         frames = self.frames(batch) + self.position(progress(batch["frame_position"],
@@ -276,8 +238,6 @@ class AlignedAdapter(PhonemeAdapter):
         hidden = self.mix(hidden)
         residual = self.spread(hidden)
         residual = residual.unflatten(1, (self.config.channels, self.config.rows))
-        if self.acoustic_model is not None:
-            residual = residual + self.join(self.acoustic_model(batch))
         tokens = self.token(torch.cat([voice[:, None], hidden.transpose(1, 2)], dim=1))
         return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device),
                          residual)
@@ -291,6 +251,93 @@ class AlignedAdapter(PhonemeAdapter):
         sounding = vectors.gather(1, index.clamp(min=0).expand(-1, -1, vectors.shape[-1]))
         nothing: Any = self.phone.bias
         return torch.where(index < 0, nothing.to(vectors), sounding)
+
+
+class PitchedAdapter(AlignedAdapter):
+    """AlignedAdapter that is also told where the harmonics lie: the picture of a voice of that pitch.
+
+    What of a picture of speech phonemes, times and voice do not determine is nearly all harmonics; those of
+    neighbouring patches must fit together. A batch that carries "frame_pitch" (B, frames) Hz is spoken at
+    that pitch, another at the one that a PitchModel expects. Saying nothing has no harmonics.
+
+    Args:
+        patch: pixels of the picture that a latent cell is wide and high. waves: features of a cell's
+            harmonics. pitch_width, pitch_layers: sizes of the PitchModel. The others are AlignedAdapter's.
+    """
+
+    @register_to_config
+    def __init__(self, phones: int, voices: int, channels: int, rows: int = 16, columns: int = 64,
+                 frames: int = 1024, width: int = 128, hidden: int = 192, embedding: int = 64,
+                 layers: int = 3, features: int | None = None, patch: int = 16, waves: int = 32,
+                 pitch_width: int = 96, pitch_layers: int = 3):
+        super().__init__(phones, voices, channels, rows, columns, frames, width, hidden, embedding, layers,
+                         features)
+        if rows * patch != MEL.n_mels or columns * patch != frames:
+            raise ValueError(f"patch={patch}: expected {MEL.n_mels} / rows={rows} and frames={frames} / "
+                             f"columns={columns}")
+        self.expected = PitchModel(phones, voices, pitch_width, pitch_layers)
+        self.look = nn.Conv2d(patch**2, waves, 1, bias=False)
+        self.join = nn.Conv2d(waves, channels, 3, padding=1)
+        nn.init.orthogonal_(self.look.weight)
+        nn.init.zeros_(self.join.weight)
+        nn.init.zeros_(self.join.bias)  # type: ignore[arg-type]
+        self.register_buffer("frequencies", band_frequencies(), persistent=False)
+
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        condition = super().encode(batch)
+        pitch = batch.get("frame_pitch")
+        if pitch is None:
+            pitch = self.expected(batch).exp()
+        picture = harmonics(pitch.float(), self.frequencies) * spoken(batch["frame_phones"])[:, None]
+        patches = pixel_unshuffle(picture[:, None].to(self.dtype), self.config.patch)
+        condition.residual = condition.residual + self.join(self.look(patches))
+        return condition
+
+    def own_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Mean |ln Hz| by which the expected pitch is off where something is said; added to a training's.
+
+        Raises UserError when the batch does not say the pitch.
+        """
+        if "frame_pitch" not in batch:
+            raise UserError("data.train.pitch=null: the adapter is told the pitch (expected a file, which is "
+                            "made when it is not there; adapter=aligned does without)")
+        weight = spoken(batch["frame_phones"]).float()
+        off = (self.expected(batch).float() - batch["frame_pitch"].clamp(min=1).log()).abs()
+        return (off * weight).sum() / weight.sum().clamp(min=1)
+
+
+def pitched_adapter(base: str | Path | None = None, autoencoder: str | Path | None = None,
+                    **adapter: Any) -> PitchedAdapter:
+    """A PitchedAdapter that looks at harmonics as the autoencoder looks at pictures.
+
+    Args:
+        base: folder of a trained adapter, aligned or pitched, to go on from; what an aligned one says stays
+            the same until more is trained. Without one the adapter is fresh, of the sizes in `adapter`.
+        autoencoder: folder of a PatchAutoencoder whose coefficients are the features of harmonics at first;
+            None leaves them as they are in a pitched base, or random.
+
+    Raises UserError on a folder that is not there or does not fit.
+    """
+    for key, folder in (("base", base), ("autoencoder", autoencoder)):
+        if folder is not None and not (Path(folder) / "config.json").exists():
+            raise UserError(f"model.conditioner.{key}={folder}: no such folder")
+    if base is None:
+        made = PitchedAdapter(**adapter)
+    else:
+        name = read_json(Path(base) / "config.json")["_class_name"]
+        trained = (PitchedAdapter if name == "PitchedAdapter" else AlignedAdapter).from_pretrained(
+            base, torch_dtype=torch.float32)
+        sizes = {key: value for key, value in trained.config.items() if not key.startswith("_")}
+        made = PitchedAdapter(**{**adapter, **sizes})
+        if not made.spread.weight.is_meta:  # check=true counts parameters and holds none
+            made.load_state_dict(trained.state_dict(), strict=False)
+    if autoencoder is not None:
+        basis = PatchAutoencoder.from_pretrained(autoencoder, torch_dtype=torch.float32).basis
+        if basis.shape != made.look.weight.shape[:2]:
+            raise UserError(f"model.conditioner.autoencoder={autoencoder}: {tuple(basis.shape)} coefficients "
+                            f"of pixels (expected {tuple(made.look.weight.shape[:2])}: waves, patch²)")
+        made.look.weight.data.copy_(basis[:, :, None, None])
+    return made
 
 
 class PublishedAdapter(PhonemeAdapter):
@@ -315,4 +362,4 @@ class PublishedAdapter(PhonemeAdapter):
 
 
 ADAPTERS = {"pooled": PooledAdapter, "sequence": SequenceAdapter, "aligned": AlignedAdapter,
-            "published": PublishedAdapter}
+            "pitched": PitchedAdapter, "published": PublishedAdapter}

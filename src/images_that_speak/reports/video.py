@@ -1,4 +1,4 @@
-"""A video of a sample: the picture, a bar that sweeps it in time with the sound, and captions.
+"""A video of a sample: the picture, in colour where it has one, a sweeping bar in time with the sound, captions.
 
 H.264 and AAC in an mp4, which browsers play; made by PyAV, whose wheel brings its own ffmpeg.
 """
@@ -67,6 +67,12 @@ def video_path(sample: Sample) -> Path:
     return sample.image.with_name(sample.image.stem.removesuffix("_img") + "_video.mp4")
 
 
+def shown(sample: Sample) -> Path:
+    """The picture that the video of `sample` shows: in colour, where it has been coloured."""
+    coloured = sample.image.with_name("colour.png")
+    return coloured if sample.image.name == "image.png" and coloured.exists() else sample.image
+
+
 def write_video(path: Path, sample: Sample, comment: str = "") -> None:
     """Write the video of one sample; `comment` is kept in the file.
 
@@ -78,10 +84,10 @@ def write_video(path: Path, sample: Sample, comment: str = "") -> None:
     except soundfile.LibsndfileError as error:
         raise UserError(f"{sample.sound}: not a readable sound file ({error})") from error
     try:
-        with Image.open(sample.image) as image:
+        with Image.open(shown(sample)) as image:
             picture = image.convert("RGB")
     except OSError as error:
-        raise UserError(f"{sample.image}: not a readable picture ({error})") from error
+        raise UserError(f"{shown(sample)}: not a readable picture ({error})") from error
     scene = np.vstack([np.asarray(picture), np.asarray(draw_caption(sample, picture.width))])
     # H.264 halves the resolution of colour and wants even sides.
     scene = np.pad(scene, ((0, scene.shape[0] % 2), (0, scene.shape[1] % 2), (0, 0)), mode="edge")
@@ -121,7 +127,7 @@ def frames(scene: np.ndarray, size: tuple[int, int], count: int) -> Iterator[np.
 def mark(sample: Sample) -> str:
     """A hash of all that the video of `sample` shows and says."""
     said = [[label, [piece.__dict__ for piece in words], figure] for label, words, figure in lines(sample)]
-    files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (sample.image, sample.sound) if path]
+    files = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (shown(sample), sample.sound) if path]
     return content_hash([VERSION, FPS, said, files])
 
 

@@ -82,7 +82,7 @@ def column_weights(frame_phones: Tensor, columns: int, silence: float) -> Tensor
 def crop_to_speech(batch: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
     """Windows of `columns` latent columns, each at a random place whose middle lies within the speech.
 
-    "latent" (B, C, H, W), "frame_phones" and "frame_position" (B, F) are cut alike. A picture of speech is
+    "latent" (B, C, H, W) and what is said of frames (B, F) are cut alike. A picture of speech is
     mostly silence: half its width costs half the time and loses little of what is to be learnt.
     """
     width = batch["latent"].shape[-1]
@@ -96,7 +96,8 @@ def crop_to_speech(batch: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
     frames = (at[..., None] * ratio + torch.arange(ratio, device=at.device)).flatten(1)
     latent = batch["latent"].gather(3, at[:, None, None].expand(*batch["latent"].shape[:3], -1))
     return {**batch, "latent": latent, **{name: batch[name].gather(1, frames)
-                                          for name in ("frame_phones", "frame_position")}}
+                                          for name in ("frame_phones", "frame_position", "frame_pitch")
+                                          if name in batch}}
 
 
 def scene_weights(scene: Tensor, rows: int, columns: int, ground: float) -> Tensor:
@@ -137,7 +138,8 @@ class LatentDiffusionTraining(L.LightningModule):
     Timesteps are uniform. Weights follow min-SNR-γ (Hang et al. 2023): min(SNR, γ)/(SNR + 1) for v,
     min(SNR, γ)/SNR for ε. A share of the conditions is dropped, for classifier-free guidance.
 
-    A batch holds "latent" (B, C, H, W), normalised, and what the conditioner reads.
+    A batch holds "latent" (B, C, H, W), normalised, and what the conditioner reads. What a conditioner calls
+    its `own_loss` is added in training.
 
     Args:
         unet, conditioner: the networks; both are trained, unless `lora` says what is.
@@ -226,6 +228,8 @@ class LatentDiffusionTraining(L.LightningModule):
         if gamma is not None:
             snr = schedule.snr(t)
             error = error * snr.clamp(max=gamma) / (snr + 1 if kind == "v_prediction" else snr)
+        if drop and hasattr(self.conditioner, "own_loss"):
+            return error.mean() + self.conditioner.own_loss(batch)
         return error.mean()
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:

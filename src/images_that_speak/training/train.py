@@ -17,6 +17,7 @@ from ..config import instantiate, locate
 from ..data.datamodule import PictureData, SpeechClips
 from ..data.embeddings import cache_embeddings
 from ..data.latents import cache_latents
+from ..data.pitch import cache_pitch
 from ..diffusion.family import find_device, find_part, latent_statistics
 from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
@@ -73,6 +74,7 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     if isinstance(data, PictureData):
         prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"), device=cfg.device)
         prepare_embeddings(data)
+        prepare_pitch(data, hasattr(getattr(module, "conditioner", None), "own_loss"))
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     batches_kept = settings.pop("overfit", None)
     valid: Any = None
@@ -104,6 +106,20 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
         with average.applied(module):
             module.export(run.dir / "weights", batches)
     return {"steps": trainer.global_step, **metrics.figures}
+
+
+def prepare_pitch(data: PictureData, told: bool) -> None:
+    """Track the pitch of the data module's clips where they name a file for it and that is not done yet.
+
+    told: whether the conditioner is told the pitch; the file is not needed by another.
+    """
+    for dataset in (data.train, data.valid):
+        if isinstance(dataset, SpeechClips) and dataset.pitch is not None:
+            if told:
+                dataset.open()
+                cache_pitch(dataset.corpus, dataset.identity(), dataset.pitch)
+            else:
+                dataset.pitch = None
 
 
 class Repeated:
