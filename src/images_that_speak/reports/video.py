@@ -1,4 +1,4 @@
-"""A video of a sample: the picture, in colour where it has one, a sweeping bar in time with the sound, captions.
+"""A video of a sample: its picture, in colour where it has one, a sweeping bar in time with the sound, words.
 
 H.264 and AAC in an mp4, which browsers play; made by PyAV, whose wheel brings its own ffmpeg.
 """
