@@ -55,6 +55,12 @@ def train(folder: Path, at: int | None = None, stop=None, steps: int = 9) -> tup
     return (folder / "metrics.jsonl").read_bytes(), metrics.figures, module.weight.detach()
 
 
+@pytest.fixture(scope="module")
+def unstopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict, torch.Tensor]:
+    """What a training that is not stopped gives."""
+    return train(tmp_path_factory.mktemp("unstopped"))
+
+
 @pytest.fixture(autouse=True)
 def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -83,7 +89,8 @@ def heard() -> Iterator[None]:
 @pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("at", [3, 5, -3, -6, -9])
 @pytest.mark.parametrize(("stop", "raised"), [(interrupt, KeyboardInterrupt), (fail, Broken)])
-def test_stopped_anywhere_it_ends_as_if_never_stopped(at: int, stop, raised, tmp_path: Path) -> None:
+def test_stopped_anywhere_it_ends_as_if_never_stopped(at: int, stop, raised, unstopped,
+                                                      tmp_path: Path) -> None:
     """Ctrl-C or an error, in the middle of a step or of a validation."""
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(raised):
@@ -92,8 +99,7 @@ def test_stopped_anywhere_it_ends_as_if_never_stopped(at: int, stop, raised, tmp
     if stop is interrupt and at > 0:  # the step was ended and saved
         last = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
         assert last["global_step"] == at + 1 or at == 5  # whose validation would have to come first
-    whole = train(tmp_path / "whole")
-    assert train(tmp_path / "stopped") == whole
+    assert train(tmp_path / "stopped") == unstopped
 
 
 def test_a_training_killed_after_its_last_step_has_its_figures(tmp_path: Path) -> None:
@@ -106,14 +112,14 @@ def test_a_training_killed_after_its_last_step_has_its_figures(tmp_path: Path) -
 @pytest.mark.parametrize("data", [lambda good: good[:len(good) // 2], lambda good: b"",
                                   lambda good: good.replace(b"global_step", b"globalXstep")])
 def test_a_broken_checkpoint_is_told_and_the_one_before_gone_on_from(
-        data, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        data, unstopped, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("images_that_speak"), "propagate", True)
-    whole = train(tmp_path / "whole")
     train(tmp_path / "broken", steps=6)
     last = tmp_path / "broken/checkpoints/last.ckpt"
     broken = data(last.read_bytes())
     last.write_bytes(broken)
-    assert train(tmp_path / "broken") == whole
+    assert train(tmp_path / "broken") == unstopped
     assert f"{last}: no whole checkpoint" in caplog.text and "the one before it, step 4" in caplog.text
     assert last.with_name("broken.ckpt").read_bytes() == broken
     for name in ("last.ckpt", "previous.ckpt"):
