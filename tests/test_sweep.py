@@ -322,7 +322,9 @@ def test_a_launcher_composes_or_says_what_it_needs(launcher: str, module: str) -
 @pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is None,
                     reason="hydra_ray_launcher is not installed")
 def test_jobs_go_through_ray(here: Path) -> None:
-    done = process(here, "hydra/launcher=ray_cluster", "+hydra.launcher.ray.init.num_cpus=2", "seed=1,7")
+    # Ray's sockets lie in the temporary folder, and a socket's path has at most 107 bytes.
+    done = process(here, "hydra/launcher=ray_cluster", "+hydra.launcher.ray.init.num_cpus=2", "seed=1,7",
+                   TMPDIR="/tmp")
     assert done.returncode == 1, done.stderr
     jobs = read_json(the_sweep(here) / "sweep.json")["jobs"]
     assert {job["changed"]["seed"]: job["status"] for job in jobs} == {1: "finished", 7: "failed"}
