@@ -151,6 +151,11 @@ def test_an_adapter_is_told_the_pitch_or_expects_one(tmp_path: Path) -> None:
     again = pitched_adapter(tmp_path / "pitched").eval()
     assert isinstance(again, PitchedAdapter)
     assert torch.equal(again.encode(batch(120.0)).residual, low)
+    # In half precision, too, the harmonics are where they were.
+    half = PitchedAdapter.from_pretrained(tmp_path / "pitched", torch_dtype=torch.bfloat16).eval()
+    assert torch.equal(half.millihertz, again.millihertz)
+    off = half.encode(batch(120.0)).residual.float() - low
+    assert off.abs().max() < 0.05 * low.abs().max()
     with pytest.raises(UserError, match="base=.*nowhere: no such folder"):
         pitched_adapter(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"autoencoder=.*\(32, 256\).*expected \(16, 256\)"):

@@ -179,10 +179,16 @@ class PitchModel(nn.Module):
 
 
 def band_frequencies() -> Tensor:
-    """(n_mels,) Hz: the middle of each band of the picture, the highest first."""
-    filters = LogMel().filters
-    hertz = torch.arange(filters.shape[1]) * MEL.sample_rate / MEL.n_fft
-    return ((filters @ hertz) / filters.sum(1)).flip(0)
+    """(n_mels,) float32 Hz: the middle of each band of the picture, the highest first."""
+    usual = torch.get_default_dtype()
+    # Weights that are loaded in half precision have their module made in it.
+    torch.set_default_dtype(torch.float32)
+    try:
+        filters = LogMel().filters
+        hertz = torch.arange(filters.shape[1]) * (MEL.sample_rate / MEL.n_fft)
+        return ((filters @ hertz) / filters.sum(1)).flip(0)
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def harmonics(pitch: Tensor, frequencies: Tensor) -> Tensor:
@@ -281,14 +287,15 @@ class PitchedAdapter(AlignedAdapter):
         nn.init.orthogonal_(self.look.weight)
         nn.init.zeros_(self.join.weight)
         nn.init.zeros_(self.join.bias)  # type: ignore[arg-type]
-        self.register_buffer("frequencies", band_frequencies(), persistent=False)
+        # Whole numbers, which no half precision rounds: an error counts at every multiple of the pitch.
+        self.register_buffer("millihertz", (1000 * band_frequencies()).round().long(), persistent=False)
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         condition = super().encode(batch)
         pitch = batch.get("frame_pitch")
         if pitch is None:
             pitch = self.expected(batch).exp()
-        picture = harmonics(pitch.float(), self.frequencies) * spoken(batch["frame_phones"])[:, None]
+        picture = harmonics(pitch.float(), self.millihertz / 1000) * spoken(batch["frame_phones"])[:, None]
         patches = pixel_unshuffle(picture[:, None].to(self.dtype), self.config.patch)
         condition.residual = condition.residual + self.join(self.look(patches))
         return condition
