@@ -68,7 +68,7 @@ def test_what_was_tracked_is_kept_and_gone_on_with(corpus: SpeechClips, monkeypa
                                                    tmp_path: Path) -> None:
     file, identity = tmp_path / "pitch.safetensors", corpus.identity()
     with pytest.raises(UserError, match="no such file of pitches"):
-        corpus.setup()
+        corpus[0]
     monkeypatch.setattr(module, "KEPT", 2)
     real = module.pitch_contour
 
@@ -82,7 +82,7 @@ def test_what_was_tracked_is_kept_and_gone_on_with(corpus: SpeechClips, monkeypa
         module.cache_pitch(corpus.corpus, identity, file)
     assert len(module.read_pitch(file, identity)) == 2
     with pytest.raises(UserError, match=r"2 clips \(expected 6\)"):
-        corpus.setup()
+        corpus[0]
     asked = []
     monkeypatch.setattr(module, "pitch_contour", lambda wave, _: asked.append(wave) or real(wave, _))
     module.cache_pitch(corpus.corpus, identity, file)

@@ -217,7 +217,7 @@ def published_files(path: Path) -> tuple[Path, Path]:
         found = [*sorted(folder.glob("g_????????")), *folder.glob("vocoder.pt")]
         if not found:
             raise UserError(f"{folder}: holds no vocoder (expected model.safetensors, vocoder.pt or "
-                            "g_XXXXXXXX)")
+                            "g_<steps>)")
         path = found[-1]
     return folder / CONFIG, path
 
@@ -272,7 +272,7 @@ def load_published(path: str | Path, weight_norm: bool = False) -> HiFiGAN:
 
 
 def save_published(generator: HiFiGAN, folder: str | Path, steps: int = 0, name: str | None = None) -> Path:
-    """Write config.json and `g_XXXXXXXX` (or `name`, such as vocoder.pt) as the published code reads them.
+    """Write config.json and `g_<steps>` (or `name`, such as vocoder.pt) as the published code reads them.
 
     The generator must carry weight norm, as the published code expects it. Returns the checkpoint's path.
     """

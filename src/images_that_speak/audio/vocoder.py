@@ -27,7 +27,7 @@ def load_vocoder(source: str | Path = "griffin_lim") -> Vocoder:
     source is `griffin_lim`, or a path:
     - a folder written by `save_vocoder` (config.json and model.safetensors);
     - Auffusion's vocoder folder (config.json and vocoder.pt), or the folder above it;
-    - a HiFi-GAN run (config.json and g_XXXXXXXX; the newest), or one `g_XXXXXXXX` file beside its config.
+    - a HiFi-GAN run (config.json and g_<steps>; the newest), or one `g_<steps>` file beside its config.
 
     Raises UserError when nothing is there, a file is broken, or the weights are of another mel spec.
     """

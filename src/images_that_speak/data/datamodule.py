@@ -244,7 +244,6 @@ class SpeechClips(BatchDataset):
         self.voices = list(voices) if voices is not None else None
         self.embeddings, self.phoneme_bert, self.tokenizer = embeddings, phoneme_bert, tokenizer
         self.pitch = pitch
-        self.hertz: np.ndarray | None = None
         self.embedded: EmbeddingCache | None = None
 
     def prepare(self) -> None:
@@ -299,8 +298,12 @@ class SpeechClips(BatchDataset):
         super().setup()
         if self.embeddings and self.embedded is None:
             self.embedded = EmbeddingCache(self.embeddings, self.identity())
-        if self.pitch and self.hertz is None:
-            self.hertz = read_pitch(self.pitch, self.identity(), len(self))
+
+    @cached_property
+    def hertz(self) -> np.ndarray:
+        """(N, F) the clips' pitch, read when the first batch wants it: pictures and latents do without."""
+        assert self.pitch is not None
+        return read_pitch(self.pitch, self.identity(), len(self))
 
     def __len__(self) -> int:
         self.open()
@@ -341,7 +344,7 @@ class SpeechClips(BatchDataset):
                 value[: len(one)] = one
             found |= {"phone_embedding": values,
                       "frame_index": rolled(self._index[rows], shift).astype(np.int64)}
-        if self.hertz is not None:
+        if self.pitch:
             found["frame_pitch"] = rolled(self.hertz[rows], shift).astype(np.float32)
         return found
 

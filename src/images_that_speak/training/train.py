@@ -151,15 +151,9 @@ def prepare_latents(data: PictureData, bf16: bool = False, device: str = "cpu") 
             continue
         folder = autoencoder_folder(str(dataset.autoencoder))
         vae = load_autoencoder(folder)
-        # What else is made beforehand is not there yet, and not wanted for pictures.
         latents, dataset.latents = dataset.latents, None
-        pitch = getattr(dataset, "pitch", None)
-        if isinstance(dataset, SpeechClips):
-            dataset.pitch = None
         dataset.setup()
         dataset.latents, dataset.ready = latents, False
-        if isinstance(dataset, SpeechClips):
-            dataset.pitch = pitch
         dataset.autoencoder = vae
         _, dataset.mean, dataset.std = latent_statistics(folder)
         with torch.autocast(place.type, torch.bfloat16, enabled=bf16):

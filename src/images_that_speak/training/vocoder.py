@@ -220,7 +220,7 @@ class VocoderTraining(L.LightningModule):
         save_vocoder(self.generator, Path(folder) / "vocoder")
 
     def save_published(self, folder: str | Path) -> None:
-        """Write config.json, g_XXXXXXXX and do_XXXXXXXX as the published HiFi-GAN code resumes from them.
+        """Write config.json, g_<steps> and do_<steps> as the published HiFi-GAN code resumes from them.
 
         Call it while the module is attached to a trainer: the optimisers' states are in the second file.
         """
@@ -236,9 +236,9 @@ class VocoderTraining(L.LightningModule):
             torch.save(content, temporary)
 
     def load_published(self, path: str | Path) -> None:
-        """Go on from a published HiFi-GAN run: its generator and, if `do_XXXXXXXX` is there, all else.
+        """Go on from a published HiFi-GAN run: its generator and, if `do_<steps>` is there, all else.
 
-        path is the run's folder (its newest checkpoint) or one g_XXXXXXXX. Call it before fitting. Raises
+        path is the run's folder (its newest checkpoint) or one g_<steps>. Call it before fitting. Raises
         UserError when the files do not fit this module's settings.
         """
         _, checkpoint = published_files(Path(path))
