@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from images_that_speak.audio.mel import LogMel
+from images_that_speak.audio.mel import LogMel, band_frequencies
 from images_that_speak.diffusion.composition import (
     Guided,
     ImageOnly,
@@ -20,7 +19,6 @@ from images_that_speak.diffusion.composition import (
     Split,
     WeightedAverage,
     WeightsOverTime,
-    band_frequencies,
     blend,
     ramp,
     speech_columns,
@@ -134,12 +132,6 @@ def test_weights_over_time_move(branches):
     compose = WeightsOverTime(audio_weight=0.8, early=0.2)
     expected = WeightedAverage(0.5)(image, speech, Moment(0.0))
     torch.testing.assert_close(compose(image, speech, Moment(0.5)), expected)
-
-
-def test_band_frequencies_are_slaneys():
-    librosa = pytest.importorskip("librosa")
-    expected = librosa.mel_frequencies(258, fmin=0, fmax=8000)[1:-1]
-    np.testing.assert_allclose(band_frequencies().numpy(), expected, rtol=1e-6)
 
 
 def test_rows_hold_the_frequencies_that_sound_there():

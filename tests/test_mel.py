@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from images_that_speak.audio.mel import MEL, LogMel, MelSpec, logmel_to_picture, picture_to_logmel
+from images_that_speak.audio.mel import (
+    MEL,
+    LogMel,
+    MelSpec,
+    band_frequencies,
+    logmel_to_picture,
+    picture_to_logmel,
+)
 from images_that_speak.errors import UserError
 
 
@@ -42,6 +49,19 @@ def test_filters_are_slaneys(logmel: LogMel) -> None:
     librosa = pytest.importorskip("librosa", reason="librosa is in the dev extra")
     reference = librosa.filters.mel(sr=16_000, n_fft=2048, n_mels=256, fmin=0, fmax=8000)
     np.testing.assert_allclose(logmel.filters.numpy(), reference, atol=1e-6)
+
+
+def test_bands_lie_where_slaneys_do() -> None:
+    librosa = pytest.importorskip("librosa", reason="librosa is in the dev extra")
+    expected = librosa.mel_frequencies(258, fmin=0, fmax=8000)[1:-1]
+    np.testing.assert_allclose(band_frequencies().numpy(), expected, rtol=2e-3)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)  # as where weights in half precision are loaded
+    try:
+        half = band_frequencies()
+    finally:
+        torch.set_default_dtype(usual)
+    assert half.dtype == torch.float32 and half.equal(band_frequencies())
 
 
 def test_against_the_formula_in_numpy(logmel: LogMel) -> None:

@@ -116,6 +116,19 @@ class LogMel(nn.Module):
             return (self.filters.to(magnitude) @ magnitude).clamp(min=spec.floor).log()
 
 
+def band_frequencies(spec: MelSpec = MEL) -> Tensor:
+    """(n_mels,) float32 Hz: where the weight of each band's filter is centred, lowest first."""
+    usual = torch.get_default_dtype()
+    # Modules that are loaded in half precision are made in it, and may ask for these while they are.
+    torch.set_default_dtype(torch.float32)
+    try:
+        filters = LogMel(spec).filters
+        hertz = torch.arange(filters.shape[1]) * (spec.sample_rate / spec.n_fft)
+        return (filters @ hertz) / filters.sum(1)
+    finally:
+        torch.set_default_dtype(usual)
+
+
 def logmel_to_picture(logmel: Tensor, spec: MelSpec = MEL) -> Tensor:
     """(…, n_mels, F) log-mel in nats → (…, n_mels, F) picture in [0, 1], low frequency at the bottom."""
     return ((logmel - spec.log_floor) / spec.log_range).clamp(0, 1).flip(-2)

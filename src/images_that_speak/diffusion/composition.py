@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..audio.mel import MEL, MelSpec
+from ..audio.mel import MEL, MelSpec, band_frequencies
 from ..errors import UserError, nearest
 
 BOTH = ("image", "speech")
@@ -103,23 +103,6 @@ def ramp(progress: float, early: float, late: float, begin: float = 0.0, end: fl
     if shape == "cosine":
         r = 0.5 * (1 - float(torch.cos(torch.tensor(torch.pi * r, dtype=torch.float64))))
     return early + (late - early) * r
-
-
-def band_frequencies(spec: MelSpec = MEL) -> Tensor:
-    """Centre frequencies in Hz of the mel bands, lowest first (n_mels,), on Slaney's scale.
-
-    Linear below 1 kHz (200/3 Hz a mel), logarithmic above (ln 6.4 / 27 a mel), as in Slaney's Auditory
-    Toolbox (1998).
-    """
-    step = torch.log(torch.tensor(6.4, dtype=torch.float64)) / 27
-
-    def mel(hz: float) -> Tensor:
-        f = torch.tensor(hz, dtype=torch.float64)
-        return torch.where(f < 1000, f * 3 / 200, 15 + torch.log(f.clamp(min=1) / 1000) / step)
-
-    low, high = float(mel(spec.fmin)), float(mel(spec.fmax))
-    mels = torch.linspace(low, high, spec.n_mels + 2, dtype=torch.float64)[1:-1]
-    return torch.where(mels < 15, mels * 200 / 3, 1000 * torch.exp(step * (mels - 15)))
 
 
 def speech_rows(height: int, ceiling_hz: float | None, spec: MelSpec = MEL) -> Tensor:
