@@ -20,7 +20,8 @@ from images_that_speak.audio.play import play
 from images_that_speak.audio.wave import read_wave
 from images_that_speak.checks import generate as check_generate
 from images_that_speak.checks import train as check_train
-from images_that_speak.diffusion.family import Family, pocket_layout
+from images_that_speak.diffusion.family import Family
+from images_that_speak.diffusion.layout import pocket_layout
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 from images_that_speak.resources import ROOT

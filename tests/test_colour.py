@@ -33,7 +33,7 @@ from images_that_speak.diffusion.colorization import (
     seen_luminance,
     with_gray,
 )
-from images_that_speak.diffusion.family import pocket_layout, stable_diffusion_layout
+from images_that_speak.diffusion.layout import pocket_layout, stable_diffusion_layout
 from images_that_speak.diffusion.predictor import NoiseSchedule
 from images_that_speak.diffusion.sampling import make_scheduler
 from images_that_speak.errors import UserError

@@ -13,15 +13,8 @@ from diffusers import UNet2DConditionModel
 from tiny_family import VOICES, tiny_pocket_family, tiny_stable_diffusion
 
 from images_that_speak.audio.mel import MEL
-from images_that_speak.diffusion.family import (
-    Family,
-    activity,
-    find_device,
-    find_weights,
-    phone_batch,
-    pocket_layout,
-    stable_diffusion_layout,
-)
+from images_that_speak.diffusion.family import Family, activity, find_device, phone_batch
+from images_that_speak.diffusion.layout import find_weights, pocket_layout, stable_diffusion_layout
 from images_that_speak.errors import UserError
 from images_that_speak.networks.condition import Condition
 from images_that_speak.speech.phonemes import PHONE_IDS

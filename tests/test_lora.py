@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from tiny_family import tiny_pocket_family
 
 from images_that_speak import config
-from images_that_speak.diffusion.family import Family, phone_batch, pocket_layout
+from images_that_speak.diffusion.family import Family, phone_batch
+from images_that_speak.diffusion.layout import pocket_layout
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 from images_that_speak.speech.tts import Phone

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from tiny_family import WIDTH, tiny_pocket_family, tiny_stable_diffusion, tiny_unet
 from torch import nn
 
-from images_that_speak.diffusion.family import Family, apply_lora, stable_diffusion_layout
+from images_that_speak.diffusion.family import Family
+from images_that_speak.diffusion.layout import stable_diffusion_layout
+from images_that_speak.diffusion.loading import apply_lora
 from images_that_speak.errors import UserError
 from images_that_speak.networks.adapters import PublishedAdapter, SequenceAdapter
 from images_that_speak.training.lora import LoraSettings, add_lora, export_lora

@@ -23,8 +23,8 @@ from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.checks import generate as check_generate
 from images_that_speak.diffusion import export
 from images_that_speak.diffusion.estimate import cost, estimate
-from images_that_speak.diffusion.family import (
-    Family,
+from images_that_speak.diffusion.family import Family
+from images_that_speak.diffusion.layout import (
     download_command,
     find_part,
     find_weights,

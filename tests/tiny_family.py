@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 from images_that_speak.audio.hifigan import HiFiGAN, old_names
 from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.vocoder import save_vocoder
-from images_that_speak.diffusion.family import write_card
+from images_that_speak.diffusion.layout import write_card
 from images_that_speak.networks.adapters import ADAPTERS, AlignedAdapter
 from images_that_speak.networks.auffusion import ConditionAdapter
 from images_that_speak.networks.scene import SceneAdapter

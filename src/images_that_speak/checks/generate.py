@@ -10,9 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import instantiate
 from ..diffusion.composition import BOTH, NO_PHONES
 from ..diffusion.estimate import estimate, on_meta
-from ..diffusion.family import DTYPES, USUAL_SIZE, Layout, download_command, find_device, find_weights
+from ..diffusion.family import find_device
 from ..diffusion.generate import plan, read_settings, refuse_unused
 from ..diffusion.guidance import check_starts
+from ..diffusion.layout import USUAL_SIZE, Layout, download_command, find_weights
+from ..diffusion.loading import DTYPES
 from ..diffusion.method import Job
 from ..diffusion.sampling import make_scheduler
 from ..errors import UserError

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..data.manifest import Corpus
 from ..data.tokenizer import build_tokenizer
-from ..diffusion.family import pocket_layout
+from ..diffusion.layout import pocket_layout
 from ..errors import UserError
 from ..networks.autoencoder import PatchAutoencoder
 from ..networks.scene import pocket_scene_conditioner

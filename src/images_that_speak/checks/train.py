@@ -12,7 +12,7 @@ from torch import nn
 
 from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
-from ..diffusion.family import find_part
+from ..diffusion.layout import find_part
 from ..errors import UserError
 from .findings import Findings, table
 from .jobs import JOBS

@@ -23,8 +23,10 @@ from ..errors import UserError
 from ..files import read_json
 from ..networks.chroma import ChromaNet, reduced
 from ..runs.identity import weights_fingerprint
-from .family import DTYPES, Family, Layout, find_device, load_model
+from .family import Family, find_device
 from .guidance import Branch, Guidance
+from .layout import Layout
+from .loading import DTYPES, load_model
 from .sampling import Predict, make_scheduler, noise, sample, set_steps
 from .scene import subject
 

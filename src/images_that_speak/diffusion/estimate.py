@@ -25,7 +25,9 @@ from torch.utils.flop_counter import flop_registry
 from ..errors import UserError
 from ..files import read_json
 from ..networks.autoencoder import autoencoder_class
-from .family import DTYPES, Layout, find_device
+from .family import find_device
+from .layout import Layout
+from .loading import DTYPES
 
 LARGE = 1 << 30  # bytes of UNets from which on a generation says what it takes
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import write_json
-from .family import Family, Layout
+from .family import Family
+from .layout import Layout
 
 
 def export_pipeline(layout: Layout, folder: str | Path, dtype: str = "float32") -> Path:

@@ -24,8 +24,10 @@ from ..speech.durations import DurationModel, plan_speech
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
 from .estimate import announce
-from .family import DTYPES, Family, Layout
+from .family import Family
 from .guidance import Guidance
+from .layout import Layout
+from .loading import DTYPES
 from .method import Job, Method, Settings
 from .outputs import read_complete, write_sample
 from .sampling import Callback

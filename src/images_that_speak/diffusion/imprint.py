@@ -17,8 +17,9 @@ from torch import Tensor, maximum
 from ..audio.mel import MEL
 from ..errors import UserError
 from .composition import BOTH, Composition, ImageOnly, SpeechOnly
-from .family import Family, Layout
+from .family import Family
 from .guidance import evaluations
+from .layout import Layout
 from .method import Job, Settings, check_schedule, denoise
 from .sampling import Callback
 

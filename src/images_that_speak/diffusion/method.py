@@ -18,8 +18,9 @@ from ..errors import UserError
 from ..prompts import Pair
 from ..speech.tts import Phone
 from .composition import BOTH, NO_PHONES, Composition
-from .family import Family, Layout, activity
+from .family import Family, activity
 from .guidance import Branch, Guidance, Joint, check_starts, evaluations
+from .layout import Layout
 from .outputs import sample_id
 from .sampling import Callback, make_scheduler, noise, sample, set_steps
 

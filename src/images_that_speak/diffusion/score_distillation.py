@@ -27,8 +27,9 @@ from ..errors import UserError
 from ..networks.condition import Condition
 from ..networks.fourier import FourierPicture
 from .composition import BOTH
-from .family import Family, Layout
+from .family import Family
 from .guidance import Branch, check_starts
+from .layout import Layout
 from .method import Job, Settings, bound
 from .sampling import Callback, noise
 

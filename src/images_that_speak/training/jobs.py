@@ -93,7 +93,7 @@ def bind(cfg: DictConfig, run: Run) -> dict[str, Any]:
 
     Raises UserError naming the first part that is missing.
     """
-    from ..diffusion.family import pocket_layout, write_card
+    from ..diffusion.layout import pocket_layout, write_card
 
     folder = Path(cfg.model.folder)
     write_card(folder, voices=list(cfg.model.voices), prediction_type=dict(cfg.model.prediction_type),

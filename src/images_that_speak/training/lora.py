@@ -13,7 +13,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..diffusion.family import UNFROZEN_FILE
+from ..diffusion.loading import UNFROZEN_FILE
 from ..errors import UserError
 from ..files import atomic_path, write_json
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..audio.hifigan import torch_load
 from ..audio.vocoder_base import load_strictly
-from ..diffusion.family import LORA_FILE, UNFROZEN_FILE, load_adapter
+from ..diffusion.loading import LORA_FILE, UNFROZEN_FILE, load_adapter
 from ..errors import UserError
 from ..files import atomic_path
 from ..networks.adapters import PublishedAdapter

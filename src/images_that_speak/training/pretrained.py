@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers import UNet2DConditionModel
 
-from ..diffusion.family import find_part, load_model
+from ..diffusion.layout import find_part
+from ..diffusion.loading import load_model
 from ..networks.text import TextConditioner
 
 

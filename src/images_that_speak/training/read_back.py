@@ -12,8 +12,9 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from ..config import compose, instantiate
-from ..diffusion.family import Family, Layout
+from ..diffusion.family import Family
 from ..diffusion.generate import Job, Settings, batches, generate_batch, plan, read_settings, record
+from ..diffusion.layout import Layout
 from ..diffusion.outputs import write_sample
 from ..errors import UserError
 from ..networks.adapters import PhonemeAdapter

@@ -18,7 +18,8 @@ from ..data.datamodule import PictureData, SpeechClips
 from ..data.embeddings import cache_embeddings
 from ..data.latents import cache_latents
 from ..data.pitch import cache_pitch
-from ..diffusion.family import find_device, find_part, latent_statistics
+from ..diffusion.family import find_device
+from ..diffusion.layout import find_part, latent_statistics
 from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
 from ..runs import Run, open_run

@@ -1,0 +1,82 @@
+"""Networks from folders, for inference. Whatever is wrong with weights is one error naming the folder."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ..errors import UserError, nearest
+from ..files import read_json
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+UNFROZEN_FILE = "unfrozen.safetensors"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """One error naming the folder for all that the libraries raise on missing, broken or foreign weights."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UserError:
+        raise
+    except SafetensorError as error:
+        raise UserError(f"{folder}: truncated or broken safetensors ({error}); fetch it again") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder}: cannot be loaded ({said})") from error
+
+
+def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """`cls.from_pretrained` of a local folder, for inference. Raises UserError when a weight is missing."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging
+
+    # A bar for each part, gone in a moment, is noise before the one that matters.
+    logging.disable_progress_bar()
+    diffusers_logging.disable_progress_bar()
+    with reading(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded, info = cls.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True,
+                                           output_loading_info=True)
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"{folder}: lacks {len(missing)} weights, {missing[0]} among them; "
+                        "the file is truncated or of another model")
+    return loaded.eval().requires_grad_(False)
+
+
+def apply_lora(unet: Any, folder: Path) -> None:
+    """Fuse the LoRA in `folder` into `unet`, after the parameters that were trained whole beside it.
+
+    Raises UserError on files that are broken or were made for another UNet.
+    """
+    with reading(folder):
+        if (folder / UNFROZEN_FILE).exists():
+            whole = load_file(folder / UNFROZEN_FILE)
+            if strangers := unet.load_state_dict(whole, strict=False).unexpected_keys:
+                raise UserError(f"{folder / UNFROZEN_FILE}: {strangers[0]} is no parameter of the speech "
+                                "UNet; the LoRA is of another one")
+        unet.load_lora_adapter(str(folder), prefix="unet", local_files_only=True, weight_name=LORA_FILE)
+        unet.fuse_lora()
+
+
+def load_adapter(folder: Path, dtype: torch.dtype) -> Any:
+    """The phoneme adapter saved in `folder`, of the class that its config names."""
+    from ..networks.adapters import ADAPTERS
+
+    classes = {cls.__name__: cls for cls in ADAPTERS.values()}
+    name = read_json(folder / "config.json").get("_class_name")
+    if name not in classes:
+        raise UserError(f"{folder}/config.json: _class_name {name!r} (expected one of {', '.join(classes)})."
+                        f"{nearest(name, classes)}")
+    return load_model(classes[name], folder, dtype)
