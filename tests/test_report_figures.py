@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from images_that_speak.reports.compare import default_name
 from images_that_speak.reports.differences import METRICS, difference, shared, totals_of, verdict
 from images_that_speak.reports.folders import Sample, find_runs
 from images_that_speak.reports.front import front, hypervolume, on_front
-from images_that_speak.reports.pareto import front_shares, standings
+from images_that_speak.reports.pareto import front_shares, methods, standings
 from images_that_speak.scoring.statistics import Interval, score_sample, totals
 
 BY_KEY = {metric.key: metric for metric in METRICS}
@@ -165,6 +166,30 @@ def test_an_evaluation_takes_the_place_of_what_it_read(tmp_path: Path) -> None:
     placed, left_out = standings(find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "read-c"]))
     assert [standing.run.name for standing in placed] == ["a", "b"]
     assert left_out["read-c"].startswith("read by whisper and vit, the others by")
+
+
+def test_methods_of_several_sweeps_have_a_front_each(tmp_path: Path) -> None:
+    target = "images_that_speak.diffusion."
+    for name, method, composition, wer, clip in (
+            ("a", "method.JointDenoising", "composition.Masks", 0.1, 5.0),
+            ("b", "method.JointDenoising", "composition.Masks", 0.5, 20.0),
+            ("c", "method.JointDenoising", "composition.WeightedAverage", 0.9, 30.0),
+            ("d", "imprint.ImprintMax", "composition.Masks", 0.6, 10.0)):
+        config = {"method": {"_target_": target + method}, "composition": {"_target_": target + composition}}
+        write_run(tmp_path / name, [], config, {}, {"wer": wer, "clip": clip})
+    placed, _ = standings(find_runs([tmp_path]))
+    assert [standing.method for standing in placed] == ["masks", "masks", "weighted_average", "imprint_max"]
+    letters = methods(placed)
+    assert letters == {"masks": "A", "weighted_average": "B", "imprint_max": "C"}
+    assert methods(placed[:2]) == {}  # nothing to tell apart
+    assert main(["pareto", str(tmp_path)]) == 0
+    page = (tmp_path / "pareto.html").read_text()
+    assert page.count('class="curve run-') == 3 and "2 runs, hypervolume 12" in page  # 0.9 · 5 + 0.5 · 15
+    assert '<th scope="col" title="method">method</th>' in page and ">_target_<" not in page
+    svg = page[page.index("<svg"): page.index("</svg>")]
+    frame = re.search(r'class="curve run-C" d="M([\d.]+) ([\d.]+)L([\d.]+) \2L\3 ([\d.]+)"', svg)
+    assert frame is not None  # along d's WER to its CLIP, and from there to the top
+    assert float(frame[1]) < float(frame[3]) and float(frame[2]) > float(frame[4])
 
 
 def test_pareto_without_figures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..scoring.statistics import resampling_weights
-from .chart import Frame, number, spread
+from .chart import LETTERS, Frame, number, spread
 from .differences import METRICS, totals_of
 from .folders import RunFolder, chosen, short_names, varied
 from .front import Point, front, hypervolume, on_front
@@ -33,6 +34,24 @@ class Standing:
     clip_interval: tuple[float, float] | None
     front: bool = False
     share: float | None = None
+
+    @property
+    def point(self) -> Point:
+        return self.wer, self.clip
+
+    @property
+    def method(self) -> str:
+        """What joined the branches: the composition, or the method where that is not joint denoising."""
+        method, composition = (str(self.run.config.get(f"{group}._target_") or "").rpartition(".")[2]
+                               for group in ("method", "composition"))
+        name = composition if method in ("", "JointDenoising") else method
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def methods(placed: Sequence[Standing]) -> dict[str, str]:
+    """{method: its letter} in the order of the runs; none where all are alike or there are too many."""
+    names = dict.fromkeys(standing.method for standing in placed)
+    return dict(zip(names, LETTERS, strict=False)) if 1 < len(names) <= len(LETTERS) else {}
 
 
 def standings(runs: Sequence[RunFolder]) -> tuple[list[Standing], dict[str, str]]:
@@ -111,41 +130,67 @@ def write_pareto(runs: Sequence[RunFolder], path: Path, title: str, reference: P
     kept = [standing.run for standing in placed]
     data = sample_data(kept, path, embed)
     different = varied(kept)
-    keys = chosen(kept, different)
+    letters = methods(placed)
+    keys = [key for key in chosen(kept, different) if not (letters and key.endswith("._target_"))]
     names = short_names(keys)
-    area = hypervolume([(standing.wer, standing.clip) for standing in placed], reference)
-    settings = [[f"{names[key]} {setting(different[key][index])}" for key in keys]
-                for index in range(len(kept))]
+    area = hypervolume([standing.point for standing in placed], reference)
+    # What only other methods have is nothing that a run was set to.
+    settings = [[f"{names[key]} {setting(different[key][index])}" for key in keys
+                 if not (letters and different[key][index] is None)] for index in range(len(kept))]
     text = (f"<b>{len(placed)}</b> runs, <b>{sum(s.front for s in placed)}</b> of them on the front · "
             f"hypervolume <b>{number(area)}</b> (WER × CLIP, from WER {number(100 * reference[0])} % and "
             f"CLIP {number(reference[1])})")
-    body = (head("Pareto page", title, text) + '<div class="plane">' + chart(placed, settings)
+    body = (head("Pareto page", title, text) + _legend(placed, letters, reference)
+            + '<div class="plane">' + chart(placed, settings, letters)
             + '<aside id="point" aria-live="polite"><p class="quiet">Point at a run, or go to it with the '
             "tab key. Following it shows its samples below.</p></aside></div>\n"
-            + table(placed, keys, names, different) + _left_out(left_out)
+            + table(placed, keys, names, different, letters) + _left_out(left_out)
             + "<h2 id=\"samples\">Samples</h2>\n" + controls())
     write_page(path, render(f"Pareto: {title}", body, data, (*SCRIPTS, "table.js", "pareto.js"), command))
 
 
-def chart(placed: Sequence[Standing], settings: Sequence[Sequence[str]]) -> str:
-    """WER against CLIP, as SVG: every run a link to its samples, the front, and what it leaves behind it."""
+def _legend(placed: Sequence[Standing], letters: dict[str, str], reference: Point) -> str:
+    if not letters:
+        return ""
+    rows = []
+    for method, letter in letters.items():
+        points = [standing.point for standing in placed if standing.method == method]
+        told = f"{len(points)} runs, hypervolume {number(hypervolume(points, reference))}"
+        rows.append(f'<li><b class="letter run-{letter}">{letter}</b> {html.escape(method)} '
+                    f'<span class="quiet">{told}</span></li>')
+    return f'<ul class="names methods">{"".join(rows)}</ul>'
+
+
+def stairs(points: Sequence[Point], frame: Frame) -> str:
+    """A front as a path: from the left edge at its lowest WER to that CLIP, up to the next, to the top."""
+    reached = frame.x[0]
+    steps = []
+    for wer, clip in (points[index] for index in front(points)):
+        steps += [frame.at(reached, wer), frame.at(clip, wer)]
+        reached = clip
+    steps.append(frame.at(reached, frame.y[1]))
+    return "M" + "L".join(f"{x} {y}" for x, y in steps)
+
+
+def chart(placed: Sequence[Standing], settings: Sequence[Sequence[str]],
+          letters: dict[str, str] | None = None) -> str:
+    """WER against CLIP, as SVG: every run a link to its samples, the front, and what it leaves behind it.
+
+    letters: of `methods`; each then has its own colour, letter and front.
+    """
+    letters = letters or {}
     wers = [value for s in placed for value in (s.wer, *(s.wer_interval or ()))]
     clips = [value for s in placed for value in (s.clip, *(s.clip_interval or ()))]
     low, high = spread(wers)
     frame = Frame(spread(clips), (max(0.0, low), high), top=44)
     out = [frame.axes("CLIP, higher is better →", "WER, lower is better ↓", percent=True)]
-    points = [(s.wer, s.clip) for s in placed]
-    # Stairs: from the left edge at the lowest WER to its CLIP, up to the next WER, and so on to the top.
-    reached = frame.x[0]
-    stairs = []
-    for wer, clip in (points[index] for index in front(points)):
-        stairs += [frame.at(reached, wer), frame.at(clip, wer)]
-        reached = clip
-    stairs.append(frame.at(reached, frame.y[1]))
-    line = "M" + "L".join(f"{x} {y}" for x, y in stairs)
+    line = stairs([standing.point for standing in placed], frame)
     corner = frame.at(frame.x[0], frame.y[1])
     out.append(f'<path class="behind" d="{line}L{corner[0]} {corner[1]}Z"/>'
                f'<path class="front-line" d="{line}"/>')
+    for method, letter in letters.items():
+        own = stairs([standing.point for standing in placed if standing.method == method], frame)
+        out.append(f'<path class="curve run-{letter}" d="{own}"/>')
     for index, standing in enumerate(placed):
         x, y = frame.at(standing.clip, standing.wer)
         bars = ""
@@ -158,6 +203,11 @@ def chart(placed: Sequence[Standing], settings: Sequence[Sequence[str]]) -> str:
         label = (f"{', '.join(settings[index]) or standing.run.name}: WER {_percent(standing.wer)}, CLIP "
                  f"{number(standing.clip)}{', on the front' if standing.front else ''}; show its samples")
         kind = "point best" if standing.front else "point"
+        letter = letters.get(standing.method, "")
+        if letter:
+            kind += f" run-{letter}"
+            label = f"{standing.method}, {label}"
+            bars += (f'<text class="letter" x="{x + 9}" y="{y - 7}" aria-hidden="true">{letter}</text>')
         out.append(f'<a class="{kind}" href="#run={index}" data-run="{index}" '
                    f'aria-label="{html.escape(label)}">{bars}<circle class="reach" cx="{x}" cy="{y}" r="15"/>'
                    f'<circle class="mark" cx="{x}" cy="{y}" r="6.5"/></a>')
@@ -183,10 +233,11 @@ def _labels(placed: Sequence[Standing], settings: Sequence[Sequence[str]], frame
 
 
 def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str],
-          different: dict[str, list[Any]]) -> str:
+          different: dict[str, list[Any]], letters: dict[str, str] | None = None) -> str:
     """Every run with its settings and figures; table.js sorts it by any column."""
     shares = any(s.share is not None for s in placed)
-    columns = [*(names[key] for key in keys), "WER", "CLIP", "joint success", "front"]
+    columns = ["method"] if letters else []
+    columns += [*(names[key] for key in keys), "WER", "CLIP", "joint success", "front"]
     columns += ["front, of resamplings"] if shares else []
     titles = {names[key]: key for key in keys}
     out = ['<table class="runs sortable"><caption class="unseen">Runs</caption><thead><tr>']
@@ -196,7 +247,8 @@ def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str]
     for index, standing in enumerate(placed):
         result = standing.run.result or {}
         joint = result.get("joint")
-        cells = [(setting(different[key][index]), different[key][index]) for key in keys]
+        cells: list[tuple[str, Any]] = [(standing.method, standing.method)] if letters else []
+        cells += [(setting(different[key][index]), different[key][index]) for key in keys]
         cells += [(_percent(standing.wer) + _bracket(standing.wer_interval, 100), standing.wer),
                   (number(round(standing.clip, 2)) + _bracket(standing.clip_interval), standing.clip),
                   ("–" if joint is None else _percent(joint), joint),
