@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from tiny_family import VOICES, tiny_pocket_family, tiny_stable_diffusion
+from tiny_family import VOICES, tiny_stable_diffusion
 
 from images_that_speak.audio.mel import MEL
 from images_that_speak.diffusion.family import Family, activity, find_device, phone_batch
@@ -22,11 +22,6 @@ from images_that_speak.speech.tts import Phone
 from images_that_speak.training.lora import LoraSettings, add_lora, export_lora
 
 PHRASE = [Phone("hh", 2.0, 2.1), Phone("ax", 2.1, 2.2), Phone("l", 2.2, 2.4), Phone("ow", 2.4, 2.8)]
-
-
-@pytest.fixture(scope="session")
-def pocket(tmp_path_factory) -> Path:
-    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,23 +27,10 @@ from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 
 
-@pytest.fixture(scope="session")
-def pocket(tmp_path_factory) -> Path:
-    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
-
-
 @pytest.fixture
-def make(pocket, tmp_path):
-    """A configuration of generate.py for the tiny family, three steps, nothing read back."""
-
-    def build(*overrides: str):
-        cfg = config.compose("generate", [
-            f"family.weights={pocket}", f"paths.logs={tmp_path}", "steps=3", "audio_prompt='happy music'",
-            *overrides])
-        OmegaConf.update(cfg, "reader", None)
-        return cfg
-
-    return build
+def make(make_tiny):
+    """A configuration for the tiny family, three steps."""
+    return partial(make_tiny, "steps=3")
 
 
 def batch_of(cfg, jobs=None):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from tiny_family import tiny_pocket_family, tiny_stable_diffusion
+from tiny_family import tiny_stable_diffusion
 
 from images_that_speak import cli, config
 from images_that_speak.audio.mel import picture_to_logmel
@@ -20,23 +19,10 @@ from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 
 
-@pytest.fixture(scope="module")
-def pocket(tmp_path_factory) -> Path:
-    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
-
-
 @pytest.fixture
-def make(pocket, tmp_path):
-    """A configuration of generate.py for the tiny family, two steps, nothing read back."""
-
-    def build(*overrides: str):
-        cfg = config.compose("generate", [
-            f"family.weights={pocket}", f"paths.logs={tmp_path}", "steps=2", "audio_prompt='happy music'",
-            *overrides])
-        OmegaConf.update(cfg, "reader", None)
-        return cfg
-
-    return build
+def make(make_tiny):
+    """A configuration for the tiny family, two steps."""
+    return partial(make_tiny, "steps=2")
 
 
 def pictures_of(cfg) -> torch.Tensor:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import DictConfig
 from PIL import Image
 
 from images_that_speak import config
@@ -31,18 +30,6 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
 
 
-@pytest.fixture
-def make(tmp_path: Path):
-    (tmp_path / "weights" / "pocket").mkdir(parents=True)
-    (tmp_path / "weights" / "pocket" / "family.json").write_text("{}")
-
-    def compose(*overrides: str) -> DictConfig:
-        places = [f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
-        return config._compose("generate", [*places, *overrides])
-
-    return compose
-
-
 def put_sample(folder: Path, wer: float) -> None:
     picture = Image.fromarray(np.full((256, 1024), 90, np.uint8))
     picture.save(folder / "image.png")
@@ -60,8 +47,8 @@ def inspect(run: Path) -> list[dict]:
     return [json.loads(subprocess.check_output([*command, str(log)])) for log in logs]
 
 
-def test_wandb_offline_holds_the_samples_and_the_result(make, tmp_path: Path) -> None:
-    with open_run(make("logger=wandb", "guidance.audio_weight=0.4"), "generate") as run:
+def test_wandb_offline_holds_the_samples_and_the_result(make_run, tmp_path: Path) -> None:
+    with open_run(make_run("logger=wandb", "guidance.audio_weight=0.4"), "generate") as run:
         for name, wer in (("one", 0.5), ("two", 0.0)):
             put_sample(run.sample_dir(name), wer)
         run.log({"loss": 2.0}, 5)
@@ -83,12 +70,12 @@ def test_wandb_offline_holds_the_samples_and_the_result(make, tmp_path: Path) ->
     assert not (tmp_path / "home" / ".local").exists()
 
 
-def test_wandb_goes_on_with_the_same_run_and_tells_a_crash(make) -> None:
+def test_wandb_goes_on_with_the_same_run_and_tells_a_crash(make_run) -> None:
     with pytest.raises(RuntimeError):
-        with open_run(make("logger=wandb"), "generate") as run:
+        with open_run(make_run("logger=wandb"), "generate") as run:
             run.log({"loss": 2.0}, 1)
             raise RuntimeError("broken on purpose")
-    with open_run(make("logger=wandb"), "generate") as again:
+    with open_run(make_run("logger=wandb"), "generate") as again:
         again.log({"loss": 1.0}, 2)
         again.finish({})
     first, second = inspect(run.dir)
@@ -97,8 +84,8 @@ def test_wandb_goes_on_with_the_same_run_and_tells_a_crash(make) -> None:
     assert (first["exit_code"], second["exit_code"]) == (1, 0)
 
 
-def test_wandb_serves_a_training_through_lightning(make) -> None:
-    with open_run(make("logger=[wandb,tensorboard]"), "generate") as run:
+def test_wandb_serves_a_training_through_lightning(make_run) -> None:
+    with open_run(make_run("logger=[wandb,tensorboard]"), "generate") as run:
         wandb_logger, tensorboard = run.loggers
         wandb_logger.log_metrics({"train/loss": 0.5}, step=10)
         tensorboard.log_metrics({"train/loss": 0.5}, step=10)
@@ -119,8 +106,8 @@ def test_logged_in_is_a_key_or_an_entry(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert logged_in()
 
 
-def test_csv_has_metrics_and_samples(make) -> None:
-    with open_run(make("logger=csv"), "generate") as run:
+def test_csv_has_metrics_and_samples(make_run) -> None:
+    with open_run(make_run("logger=csv"), "generate") as run:
         put_sample(run.sample_dir("one"), 0.5)
         run.log({"loss": 2.0}, 1)
         run.log({"score": 1.0}, 2)
@@ -132,10 +119,10 @@ def test_csv_has_metrics_and_samples(make) -> None:
     assert (sample["guidance.audio_weight"], sample["score/wer"]) == ("0.4", "0.5")
 
 
-def test_tensorboard_shows_the_samples(make) -> None:
+def test_tensorboard_shows_the_samples(make_run) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with open_run(make("logger=tensorboard"), "generate") as run:
+    with open_run(make_run("logger=tensorboard"), "generate") as run:
         put_sample(run.sample_dir("one"), 0.5)
         run.finish({})
     events = EventAccumulator(str(run.dir / "tensorboard"))
@@ -145,12 +132,13 @@ def test_tensorboard_shows_the_samples(make) -> None:
     assert tags["audio"] == ["samples/one/speech"]
 
 
-def test_without_a_logger_only_the_plain_files_are_written(make) -> None:
-    with open_run(make(), "generate") as run:
+def test_without_a_logger_only_the_plain_files_are_written(make_run) -> None:
+    with open_run(make_run(), "generate") as run:
         put_sample(run.sample_dir("one"), 0.5)
         run.log({"loss": 2.0}, 1)
         run.finish({})
-    assert {path.name for path in run.dir.iterdir()} == {
+    # Where the checkout has changes of its own, they are kept as well.
+    assert {path.name for path in run.dir.iterdir() if not path.name.startswith("code-")} == {
         ".lock", "run.json", "config.yaml", "metrics.jsonl", "samples", "README.md", "result.json"}
     assert run.wandb is None
 
@@ -162,7 +150,7 @@ def records(run: Path) -> list[dict]:
     return [json.loads(line) for line in lines.splitlines()]
 
 
-def test_artifacts_lead_from_training_to_evaluation(make, tmp_path: Path) -> None:
+def test_artifacts_lead_from_training_to_evaluation(make_run, tmp_path: Path) -> None:
     """The run that uses something declares what the run that made it logged: name, kind and content."""
     places = [f"paths.logs={tmp_path}/logs", "logger=wandb"]
     with open_run(config._compose("train", [*places, "model=vocos"]), "train") as trained:
@@ -170,7 +158,7 @@ def test_artifacts_lead_from_training_to_evaluation(make, tmp_path: Path) -> Non
         (trained.dir / "weights/pytorch_lora_weights.safetensors").write_bytes(b"123")
         (trained.dir / "weights/adapter/config.json").write_text("{}")
         trained.finish({"valid/loss": 0.5})
-    with open_run(make("logger=wandb", f"family.lora={trained.dir}/weights"), "generate") as made:
+    with open_run(make_run("logger=wandb", f"family.lora={trained.dir}/weights"), "generate") as made:
         put_sample(made.sample_dir("one"), 0.5)
         made.finish({})
     with open_run(config._compose("evaluate", [*places, f"run={made.dir}"]), "evaluate") as read:
@@ -188,19 +176,19 @@ def test_artifacts_lead_from_training_to_evaluation(make, tmp_path: Path) -> Non
     assert run["display_name"] == made.dir.name.split("__")[0] and run["job_type"] == "generate"
 
 
-def test_an_agent_s_run_is_the_run(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_s_run_is_the_run(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under `wandb agent` the id is the agent's, also where the folder has one of its own."""
-    with open_run(make("logger=wandb"), "generate") as run:
+    with open_run(make_run("logger=wandb"), "generate") as run:
         own = run.wandb.id
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "theagents")
-    with open_run(make("logger=wandb"), "generate") as run:
+    with open_run(make_run("logger=wandb"), "generate") as run:
         assert run.wandb.id == "theagents" != own
         run.finish({})
     assert read_json(run.dir / "run.json")["wandb_id"] == "theagents"
 
 
-def test_the_sweep_for_agents_fits(make) -> None:
+def test_the_sweep_for_agents_fits(make_run) -> None:
     """What `wandb agent` makes of docs/wandb_sweep.yaml is a command of ours, its metric a figure of ours."""
     import yaml
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
@@ -213,7 +201,7 @@ def test_the_sweep_for_agents_fits(make) -> None:
              for key, given in sweep["parameters"].items()}
     arguments = create_sweep_command_args({"args": least})["args_no_hyphens"]
     assert config.check("generate", [*arguments, "logger=wandb"]) == []
-    assert declared(make(), "generate")[sweep["metric"]["name"]] == sweep["metric"]["goal"]
+    assert declared(make_run(), "generate")[sweep["metric"]["name"]] == sweep["metric"]["goal"]
     assert sweep["command"][2:4] == ["${program}", "${args_no_hyphens}"]
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
-from tiny_family import tiny_pocket_family
 
 from images_that_speak import config
 from images_that_speak.diffusion.family import Family, phone_batch
@@ -24,11 +23,6 @@ from images_that_speak.training.lora import LoraSettings, add_lora, export_lora,
 PHRASE = [Phone("hh", 2.0, 2.1), Phone("ax", 2.1, 2.2), Phone("l", 2.2, 2.4), Phone("ow", 2.4, 2.8)]
 # Those of configs/experiment/pocket/lora_voice.yaml: attention, feed-forward and convolutions.
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
-
-
-@pytest.fixture(scope="module")
-def pocket(tmp_path_factory) -> Path:
-    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
 
 
 def speech_parts(pocket: Path) -> Family:

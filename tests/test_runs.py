@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 
 from images_that_speak import config, files
 from images_that_speak.errors import UserError
@@ -19,84 +18,71 @@ from images_that_speak.files import plain, read_json, write_json
 from images_that_speak.runs import describe, finished, identify, open_run
 from images_that_speak.runs import run as run_module
 
-
-@pytest.fixture
-def make(tmp_path: Path):
-    """make(*overrides) → a configuration of generate whose runs and weights lie in the test's folder."""
-    (tmp_path / "weights" / "pocket").mkdir(parents=True)
-    (tmp_path / "weights" / "pocket" / "family.json").write_text("{}")
-
-    def compose(*overrides: str) -> DictConfig:
-        places = [f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
-        return config._compose("generate", [*places, *overrides])
-
-    return compose
-
-
 # --- identity
 
-def test_the_same_settings_are_the_same_run_however_written(make) -> None:
-    one = identify(make("seed=3", "guidance.audio_weight=0.5"), "generate")
-    two = identify(make("guidance.audio_weight=5e-1", "seed=3", f"steps={make().steps}"), "generate")
+def test_the_same_settings_are_the_same_run_however_written(make_run) -> None:
+    one = identify(make_run("seed=3", "guidance.audio_weight=0.5"), "generate")
+    two = identify(make_run("guidance.audio_weight=5e-1", "seed=3", f"steps={make_run().steps}"), "generate")
     assert one.hash == two.hash
-    assert identify(make("seed=4", "guidance.audio_weight=0.5"), "generate").hash != one.hash
+    assert identify(make_run("seed=4", "guidance.audio_weight=0.5"), "generate").hash != one.hash
 
 
 @pytest.mark.parametrize("override", [
     "fresh=true", "device=cpu", "logger=csv", "batch_size=1", "paths.data=/x"])
-def test_where_and_how_fast_is_no_other_run(make, override: str) -> None:
-    assert identify(make(override), "generate").hash == identify(make(), "generate").hash
+def test_where_and_how_fast_is_no_other_run(make_run, override: str) -> None:
+    assert identify(make_run(override), "generate").hash == identify(make_run(), "generate").hash
 
 
-def test_the_task_counts(make) -> None:
+def test_the_task_counts(make_run) -> None:
     cfg = config._compose("train", [])
-    assert identify(cfg, "train").hash != identify(make(), "generate").hash
+    assert identify(cfg, "train").hash != identify(make_run(), "generate").hash
 
 
-def test_files_count_by_their_content(make, tmp_path: Path) -> None:
+def test_files_count_by_their_content(make_run, tmp_path: Path) -> None:
     here, there = tmp_path / "a.csv", tmp_path / "b.csv"
     here.write_text("image_prompt,audio_prompt\na cat,music\n")
     there.write_text(here.read_text())
-    first = identify(make(f"prompts={here}"), "generate").hash
-    assert identify(make(f"prompts={there}"), "generate").hash == first
+    first = identify(make_run(f"prompts={here}"), "generate").hash
+    assert identify(make_run(f"prompts={there}"), "generate").hash == first
     here.write_text("image_prompt,audio_prompt\na dog,music\n")
-    assert identify(make(f"prompts={here}"), "generate").hash != first
+    assert identify(make_run(f"prompts={here}"), "generate").hash != first
 
 
-def test_other_weights_are_another_run(make, tmp_path: Path) -> None:
-    before = identify(make(), "generate").hash
+def test_other_weights_are_another_run(make_run, tmp_path: Path) -> None:
+    before = identify(make_run(), "generate").hash
     (tmp_path / "weights" / "pocket" / "model.safetensors").write_bytes(b"1234")
-    after = identify(make(), "generate").hash
+    after = identify(make_run(), "generate").hash
     (tmp_path / "weights" / "pocket" / "model.safetensors").write_bytes(b"1235")
-    assert len({before, after, identify(make(), "generate").hash}) == 3
+    assert len({before, after, identify(make_run(), "generate").hash}) == 3
 
 
 @pytest.mark.parametrize("key", ["family.lora", "vocoder.path"])
-def test_weights_beside_the_family_count_by_content(make, tmp_path: Path, key: str) -> None:
+def test_weights_beside_the_family_count_by_content(make_run, tmp_path: Path, key: str) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
         (folder / "pytorch_lora_weights.safetensors").write_bytes(b"1234")
-    first = identify(make(f"{key}={here}"), "generate").hash
-    assert identify(make(f"{key}={there}"), "generate").hash == first
+    first = identify(make_run(f"{key}={here}"), "generate").hash
+    assert identify(make_run(f"{key}={there}"), "generate").hash == first
     (here / "pytorch_lora_weights.safetensors").write_bytes(b"1235")
-    assert identify(make(f"{key}={here}"), "generate").hash != first != identify(make(), "generate").hash
+    changed, without = (identify(make_run(*given), "generate").hash for given in ((f"{key}={here}",), ()))
+    assert changed != first != without
 
 
-def test_the_folder_s_name_needs_no_quotes(make) -> None:
+def test_the_folder_s_name_needs_no_quotes(make_run) -> None:
     prompt = config.quoted("image_prompt=it's, a = \"cat\"/dog")
-    name = identify(make(prompt, "guidance.audio_weight=0.3"), "generate").folder
+    name = identify(make_run(prompt, "guidance.audio_weight=0.3"), "generate").folder
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+")
     assert OverridesParser.create().parse_override(f"run=logs/{name}").value() == f"logs/{name}"
     assert "audio_weight-0.3" in name
-    long = identify(make(f"image_prompt={'cat ' * 100}"), "generate").folder
+    long = identify(make_run(f"image_prompt={'cat ' * 100}"), "generate").folder
     assert len(long) < 100
 
 
 # --- a run from opening to result
 
-def test_writes_its_result_last(make) -> None:
-    cfg = make()
+def test_writes_its_result_last(make_run) -> None:
+    cfg = make_run()
     assert finished(cfg, "generate") is None
     with open_run(cfg, "generate") as run:
         assert run.result is None and not run.resumed
@@ -115,15 +101,15 @@ def test_writes_its_result_last(make) -> None:
     assert "0.25" in describe(run.result)
 
 
-def test_goes_on_where_it_stopped(make) -> None:
+def test_goes_on_where_it_stopped(make_run) -> None:
     with pytest.raises(KeyboardInterrupt):
-        with open_run(make(), "generate") as first:
+        with open_run(make_run(), "generate") as first:
             first.log({"a": 1}, 1)
             raise KeyboardInterrupt
     assert read_json(first.dir / "run.json")["status"] == "interrupted"
     with open(first.metrics_path, "a") as file:
         file.write('{"step": 2, "a"')  # killed while it wrote
-    with open_run(make(), "generate") as second:
+    with open_run(make_run(), "generate") as second:
         assert second.dir == first.dir and second.resumed and second.result is None
         second.log({"a": 2}, 2)
         second.finish({})
@@ -131,25 +117,25 @@ def test_goes_on_where_it_stopped(make) -> None:
     assert len(read_json(second.dir / "run.json")["commands"]) == 2
 
 
-def test_fresh_makes_another_beside_it(make) -> None:
+def test_fresh_makes_another_beside_it(make_run) -> None:
     for expected in ("", ".2", ".3"):
-        with open_run(make("fresh=true"), "generate") as run:
+        with open_run(make_run("fresh=true"), "generate") as run:
             assert run.dir.name.endswith(run.identity.hash + expected)
-    with open_run(make(), "generate") as run:  # goes on with the newest
+    with open_run(make_run(), "generate") as run:  # goes on with the newest
         assert run.dir.name.endswith(".3")
 
 
-def test_the_code_s_changes_are_kept(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_s_changes_are_kept(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "_diff", lambda: "+ a line\n")
-    with open_run(make(), "generate") as run:
+    with open_run(make_run(), "generate") as run:
         run.finish({})
     command = read_json(run.dir / "run.json")["commands"][0]
     assert (run.dir / command["diff"]).read_text() == "+ a line\n" and command["dirty"]
     assert command["diff"] in (run.dir / "README.md").read_text()
 
 
-def test_the_card_shows_the_best(make) -> None:
-    with open_run(make(), "generate") as run:
+def test_the_card_shows_the_best(make_run) -> None:
+    with open_run(make_run(), "generate") as run:
         for name, wer, clip in (("one", 0.5, 30.0), ("two", 0.0, 20.0), ("three", 0.0, 25.0)):
             write_json(run.sample_dir(name) / "sample.json", {
                 "sample_id": name, "image_prompt": "a cat", "audio_prompt": "happy baby", "seed": 0,
@@ -162,12 +148,12 @@ def test_the_card_shows_the_best(make) -> None:
     assert "| valid/loss | 0.25 | 20 |" in card and "train/loss" not in card
 
 
-def test_ranks_above_0_write_nothing(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_above_0_write_nothing(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under DDP each rank runs the whole script; the first holds the folder's lock."""
-    with open_run(make("logger=wandb"), "generate") as first:
+    with open_run(make_run("logger=wandb"), "generate") as first:
         before = sorted(first.dir.iterdir())
         monkeypatch.setenv("LOCAL_RANK", "1")
-        with open_run(make("logger=wandb"), "generate") as second:
+        with open_run(make_run("logger=wandb"), "generate") as second:
             assert second.dir == first.dir and second.wandb is None and second.loggers == []
             second.log({"loss": 1.0}, 1)
             assert second.finish({"a": float("nan")}) == {"a": None}
@@ -175,53 +161,53 @@ def test_ranks_above_0_write_nothing(make, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv("LOCAL_RANK")
 
 
-def test_two_processes_are_refused(make) -> None:
-    with open_run(make(), "generate"):
+def test_two_processes_are_refused(make_run) -> None:
+    with open_run(make_run(), "generate"):
         with pytest.raises(UserError, match=r"process \d+ on .* is at work"):
-            with open_run(make(), "generate"):
+            with open_run(make_run(), "generate"):
                 pass
-    with open_run(make(), "generate"):
+    with open_run(make_run(), "generate"):
         pass
 
 
-def test_a_killed_process_holds_nothing(make, tmp_path: Path) -> None:
+def test_a_killed_process_holds_nothing(make_run, tmp_path: Path) -> None:
     places = [f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights"]
     code = ("import os, signal\nfrom images_that_speak import config\n"
             "from images_that_speak.runs import open_run\n"
             f"cfg = config._compose('generate', {places})\n"
             "with open_run(cfg, 'generate') as run:\n    os.kill(os.getpid(), signal.SIGKILL)\n")
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == -9
-    with open_run(make(), "generate") as run:
+    with open_run(make_run(), "generate") as run:
         assert run.resumed
         run.finish({})
 
 
-def test_a_failure_is_recorded_and_passed_on(make) -> None:
+def test_a_failure_is_recorded_and_passed_on(make_run) -> None:
     with pytest.raises(ZeroDivisionError):
-        with open_run(make(), "generate") as run:
+        with open_run(make_run(), "generate") as run:
             _ = 1 / 0
     info = read_json(run.dir / "run.json")
     assert info["status"] == "failed" and "ZeroDivisionError" in info["error"]
-    assert finished(make(), "generate") is None
+    assert finished(make_run(), "generate") is None
 
 
-def test_other_defaults_are_told(make, caplog: pytest.LogCaptureFixture) -> None:
-    with open_run(make(), "generate") as run:
+def test_other_defaults_are_told(make_run, caplog: pytest.LogCaptureFixture) -> None:
+    with open_run(make_run(), "generate") as run:
         pass
     path = run.dir / "config.yaml"
-    steps = make().steps
+    steps = make_run().steps
     path.write_text(path.read_text().replace(f"steps: {steps}", "steps: 7"))
-    with caplog.at_level("WARNING"), open_run(make(), "generate"):
+    with caplog.at_level("WARNING"), open_run(make_run(), "generate"):
         pass
     assert f"steps: 7 → {steps}" in caplog.text and "fresh=true" in caplog.text
 
 
-def test_a_full_disk_is_one_clear_error(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_clear_error(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(UserError, match="No space left on device") as caught:
-        with open_run(make(), "generate") as run:
+        with open_run(make_run(), "generate") as run:
             monkeypatch.setattr(files.os, "replace", full)
             run.finish({})
     assert str(run.dir) in str(caught.value)
@@ -229,10 +215,10 @@ def test_a_full_disk_is_one_clear_error(make, monkeypatch: pytest.MonkeyPatch) -
     assert not list(run.dir.glob("*.tmp*"))
 
 
-def test_logs_that_cannot_be_written_are_named(make, tmp_path: Path) -> None:
+def test_logs_that_cannot_be_written_are_named(make_run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="paths.logs"):
-        with open_run(make(f"paths.logs={tmp_path}/file"), "generate"):
+        with open_run(make_run(f"paths.logs={tmp_path}/file"), "generate"):
             pass
 
 

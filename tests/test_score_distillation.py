@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
-from tiny_family import tiny_pocket_family
 
-from images_that_speak import config
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Branch, Guidance
@@ -33,24 +29,8 @@ SMALL = ["method.features=4", "method.hidden=8", "method.layers=1", "method.crop
 
 
 @pytest.fixture(scope="module")
-def pocket(tmp_path_factory) -> Path:
-    return tiny_pocket_family(tmp_path_factory.mktemp("pocket"))
-
-
-@pytest.fixture(scope="module")
 def family(pocket) -> Family:
     return Family.load(pocket)
-
-
-@pytest.fixture
-def make(pocket, tmp_path):
-    def build(*overrides: str):
-        cfg = config.compose("generate", [
-            f"family.weights={pocket}", f"paths.logs={tmp_path}", "audio_prompt='happy music'", *overrides])
-        OmegaConf.update(cfg, "reader", None)
-        return cfg
-
-    return build
 
 
 def convinced(of: torch.Tensor) -> Branch:
@@ -100,9 +80,9 @@ def test_a_branch_that_has_not_begun_moves_nothing(family):
     assert (canvas.z > before).all()
 
 
-def test_the_gradient_is_that_of_the_paper(family, make):
+def test_the_gradient_is_that_of_the_paper(family, make_tiny):
     """w(t) (ε̂ − ε) with ε̂ guided in ε, from the UNet's own answers."""
-    cfg = make("method=sds_latent", "guidance.image_scale=7")
+    cfg = make_tiny("method=sds_latent", "guidance.image_scale=7")
     layout = family.layout
     branch = bound(family, read_settings(cfg, layout), plan(cfg, layout), ["image"])["image"]
     z = torch.randn(1, *layout.latent_shape, generator=torch.Generator().manual_seed(1))
@@ -158,8 +138,8 @@ def test_features_are_those_of_the_formula():
 
 
 @pytest.mark.parametrize("choices", [["method=sds_latent"], ["method=sds", *SMALL]])
-def test_a_sample_does_not_depend_on_its_batch(make, family, choices):
-    cfg = make(*choices, "steps=2", "num_samples=2", "guidance.image_start=0.5")
+def test_a_sample_does_not_depend_on_its_batch(make_tiny, family, choices):
+    cfg = make_tiny(*choices, "steps=2", "num_samples=2", "guidance.image_start=0.5")
     settings, jobs, told = read_settings(cfg, family.layout), plan(cfg, family.layout), []
     together = generate_batch(family, settings, jobs, told.append)
     assert together.shape == (2, 256, 1024) and 0 <= together.min() and together.max() <= 1
@@ -169,16 +149,16 @@ def test_a_sample_does_not_depend_on_its_batch(make, family, choices):
     assert not together[0].allclose(together[1], atol=1e-3)
 
 
-def test_a_run_says_how_it_was_made(make, tmp_path):
-    result = generate(make("method=sds", *SMALL, "steps=2", "guidance.image_start=0.5"))
+def test_a_run_says_how_it_was_made(make_tiny, tmp_path):
+    result = generate(make_tiny("method=sds", *SMALL, "steps=2", "guidance.image_start=0.5"))
     record = json.loads(next(tmp_path.glob("generate/*/samples/*/sample.json")).read_text())
     # Both are guided, two passes each: the speech at both steps, two windows of the image at the second.
     assert record["evaluations"] == result["evaluations"] == 4 + 4
     assert record["settings"]["method"]["crops"] == 2 and "scheduler" not in record["settings"]
 
 
-def test_published_settings_come_with_the_method(make):
-    cfg = make("method=sds")
+def test_published_settings_come_with_the_method(make_tiny):
+    cfg = make_tiny("method=sds")
     settings = read_settings(cfg, SimpleNamespace(voice_id=lambda voice: 0))
     assert cfg.steps == 40000 and settings.starts == {"image": 5000 / 40000, "speech": 0.0}
     weight = settings.audio_weight
@@ -197,7 +177,7 @@ def test_published_settings_come_with_the_method(make):
     (["method=sds_latent", "scheduler=dpm"], "scheduler: score distillation"),
     (["method=sds_latent", "guidance.image_start=0.2", "guidance.audio_start=0.1"], "one of them must be 0"),
 ])
-def test_what_does_not_fit_is_told_before_anything_is_loaded(make, monkeypatch, overrides, told):
+def test_what_does_not_fit_is_told_before_anything_is_loaded(make_tiny, monkeypatch, overrides, told):
     monkeypatch.setattr(Family, "load", lambda *a, **k: pytest.fail("loaded a network"))
     with pytest.raises(UserError, match=told):
-        generate(make(*overrides))
+        generate(make_tiny(*overrides))
