@@ -156,7 +156,7 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
     if length > seconds:
         raise UserError(f"text of {len(words)} words ({text[:40]!r}{'…' if len(text) > 40 else ''}): takes "
                         f"{length:.1f} s (expected at most {seconds:g} s); use about "
-                        f"{int(len(words) * seconds / length)} words")
+                        f"{int(len(words) * seconds / length)} words, or a higher rate")
     room = seconds - length
     clock = {"begin": min(EDGE, room / 2), "centre": room / 2}[start] if isinstance(start, str) else start
     if not 0 <= clock <= seconds - length + 1e-6:
