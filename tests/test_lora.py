@@ -33,23 +33,27 @@ def speech_parts(pocket: Path) -> Family:
     return family
 
 
-@pytest.fixture(scope="module")
-def trained(pocket, tmp_path_factory) -> tuple[LatentDiffusionTraining, Path]:
-    """A fine-tune of three steps, and the folder that it was exported to."""
+def fine_tuned(pocket: Path, folder: Path, **settings) -> LatentDiffusionTraining:
+    """A fine-tune of three steps, exported to `folder`."""
     torch.manual_seed(0)
     family = speech_parts(pocket)
     module = LatentDiffusionTraining(
         family.predictors["speech"].unet, family.conditioners["speech"], lr=1e-2, warmup=0,
-        lora=LoraSettings(rank=2, alpha=6, targets=TARGETS, unfreeze=("mid_block",), unfreeze_lr=1e-2))
+        lora=LoraSettings(rank=2, alpha=6, targets=TARGETS, **settings))
     batch = {**phone_batch([PHRASE] * 2, [1, 2]), "latent": torch.randn(2, 8, 16, 64)}
     optimizer = module.configure_optimizers()["optimizer"]
     for _ in range(3):
         optimizer.zero_grad()
         module.loss(batch, drop=False).backward()
         optimizer.step()
-    folder = tmp_path_factory.mktemp("run") / "weights"
     module.eval().export(folder)
-    return module, folder
+    return module
+
+
+@pytest.fixture(scope="module")
+def trained(pocket, tmp_path_factory) -> tuple[LatentDiffusionTraining, Path]:
+    folder = tmp_path_factory.mktemp("run") / "weights"
+    return fine_tuned(pocket, folder, unfreeze=("mid_block",), unfreeze_lr=1e-2), folder
 
 
 @torch.no_grad()
@@ -75,6 +79,15 @@ def test_what_is_loaded_is_what_was_trained(pocket, trained, tmp_path):
         shutil.rmtree(less / part) if (less / part).is_dir() else (less / part).unlink()
         assert (loaded(pocket, less) - expected).abs().max() > 1e-2
     assert (loaded(pocket, None) - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["rslora", "dora"])
+def test_other_kinds_are_loaded_as_they_were_trained(pocket, tmp_path, kind):
+    module = fine_tuned(pocket, tmp_path, **{kind: True})
+    expected = estimates(module.predictor, module.conditioner)
+    torch.testing.assert_close(loaded(pocket, tmp_path), expected, rtol=1e-3, atol=1e-3)
+    assert (loaded(pocket, None) - expected).abs().max() > 1e-2
+    assert module.predictor.unet.peft_config["default"].to_dict()[f"use_{kind}"] is True
 
 
 def test_unfrozen_parameters_have_the_names_of_the_plain_unet(pocket, trained):
