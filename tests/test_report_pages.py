@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from browser import colour_scheme, contrast, needs_browser, open_browser
+from PIL import Image
 from report_runs import picture_and_sound, sweep, write_run
 
 from images_that_speak.reports.cli import main
@@ -185,6 +186,30 @@ def test_a_key_that_is_not_there_is_named(driver: Any, gallery: Path) -> None:
     visit(driver, gallery, "#q=audio_wieght%3D1")
     count = run(driver, "return document.querySelector('#count').textContent")
     assert "there is no key “audio_wieght”" in count
+
+
+def test_pictures_give_way_to_spectrograms_and_colours(driver: Any, tmp_path: Path) -> None:
+    root = write_run(tmp_path / "run", [{"image": "a cat", "audio": "happy baby music"},
+                                        {"image": "a dog", "audio": "blue ocean dream"}])
+    first = sorted((root / "samples").iterdir())[0]
+    Image.new("RGB", (1024, 256), (10, 90, 10)).save(first / "colour.png")
+    assert main(["gallery", str(root)]) == 0
+    visit(driver, root / "gallery.html")
+    names = "return [...document.querySelectorAll('.picture img')].map((image) => image.src.split('/').pop())"
+    assert run(driver, names) == ["image.png"] * 2
+    for seen, expected in (("colour", ["colour.png", "image.png"]), ("spectrogram", ["spectrogram.png"] * 2)):
+        run(driver, f"document.querySelector('[data-seen={seen}]').click()")
+        assert run(driver, names) == expected and f"{seen}=1" in driver.current_url
+        pressed = run(driver, "return [...document.querySelectorAll('[data-seen][aria-pressed=true]')]"
+                              ".map((button) => button.dataset.seen)")
+        assert pressed == [seen]
+    run(driver, "document.querySelector('[data-seen=spectrogram]').click()")
+    assert run(driver, names) == ["image.png"] * 2
+    # Nobody is asked for colours that no sample has.
+    (first / "colour.png").unlink()
+    assert main(["gallery", str(root)]) == 0
+    visit(driver, root / "gallery.html")
+    assert run(driver, "return document.querySelector('[data-seen=colour]').hidden") is True
 
 
 def test_wrong_words_are_marked_by_more_than_colour_and_said(driver: Any, gallery: Path) -> None:

@@ -41,6 +41,7 @@ class Sample:
     audio_prompt: str | None = None
     seed: int | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
+    colour: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,8 @@ def _sample(folder: Path, scores: Mapping[str, Any] | None = None) -> Sample:
     if record.get("evaluations") is not None:  # what it cost stands beside what it reached
         scores.setdefault("evaluations", record["evaluations"])
     return Sample(folder.name, folder / "image.png", there("spectrogram.png"), there("speech.wav"),
-                  record.get("image_prompt"), record.get("audio_prompt"), record.get("seed"), scores)
+                  record.get("image_prompt"), record.get("audio_prompt"), record.get("seed"), scores,
+                  there("colour.png"))
 
 
 def _evaluated(path: Path) -> list[Sample]:

@@ -89,7 +89,11 @@ def _sample_data(number: int, run: RunFolder, sample: Sample, aligned: Sequence[
         found["picture"] = url(sample.image, page)
         found["spectrogram"] = url(sample.spectrogram, page) if sample.spectrogram else None
         found["sound"] = url(sample.sound, page) if sample.sound else None
+        if sample.colour is not None:
+            found["colour"] = url(sample.colour, page)
     else:
+        if sample.colour is not None:
+            found["colour"] = True
         found |= {name: None for name in ("spectrogram", "sound") if getattr(sample, name) is None}
     return found
 

@@ -69,8 +69,7 @@ def video_path(sample: Sample) -> Path:
 
 def shown(sample: Sample) -> Path:
     """The picture that the video of `sample` shows: in colour, where it has been coloured."""
-    coloured = sample.image.with_name("colour.png")
-    return coloured if sample.image.name == "image.png" and coloured.exists() else sample.image
+    return sample.colour or sample.image
 
 
 def write_video(path: Path, sample: Sample, comment: str = "") -> None:

@@ -1,4 +1,4 @@
-const view = {spectrogram: false};
+const view = {seen: ""}; // "spectrogram" or "colour" in place of the picture
 
 const ICONS = '<svg viewBox="0 0 24 24" aria-hidden="true"><path class="go" d="M8 5.5v13l10.5-6.5z"/>'
   + '<path class="stay" d="M7 5.5h3.6v13H7zm6.4 0H17v13h-3.6z"/></svg>';
@@ -39,7 +39,7 @@ function card(sample, {position = 0, total = 0, label = null} = {}) {
   const silent = sound(sample) === null;
   const seek = el("input", {type: "range", class: "seek", min: 0, max: 1, step: 0.005, value: 0,
     disabled: silent, "aria-label": "Place in the sound; space plays"});
-  const source = view.spectrogram ? spectrogram(sample) ?? picture(sample) : picture(sample);
+  const source = {spectrogram, colour}[view.seen]?.(sample) ?? picture(sample);
   const image = el("img", {src: source, alt: `Picture for “${sample.image ?? "no prompt"}”`, width: 1024,
     height: 256, decoding: "async", onerror: () => frame.classList.add("missing")});
   const clock = el("span", {class: "clock", "aria-hidden": "true"});

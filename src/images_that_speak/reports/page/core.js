@@ -22,6 +22,8 @@ const setting = (value) => (value === null || value === undefined ? "none" : val
 const picture = (sample) => sample.picture ?? `${DATA.runs[sample.run].base}/${sample.id}/image.png`;
 const spectrogram = (sample) => (sample.spectrogram === undefined && !sample.picture
   ? `${DATA.runs[sample.run].base}/${sample.id}/spectrogram.png` : sample.spectrogram ?? null);
+const colour = (sample) => (sample.colour === true
+  ? `${DATA.runs[sample.run].base}/${sample.id}/colour.png` : sample.colour ?? null);
 const sound = (sample) => (sample.sound === undefined
   ? `${DATA.runs[sample.run].base}/${sample.id}/speech.wav` : sample.sound);
 

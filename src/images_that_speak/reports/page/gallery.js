@@ -1,4 +1,4 @@
-const state = {query: "", filters: {}, sort: "", down: false, size: "large", spectrogram: false, run: null};
+const state = {query: "", filters: {}, sort: "", down: false, size: "large", seen: "", run: null};
 const shown = {samples: DATA.samples};
 const list = new List(
   $("#list"), (sample, index, total) => card(sample, {position: index + 1, total}), forget);
@@ -62,9 +62,13 @@ direction.addEventListener("click", () => { state.down = !state.down; update(); 
 for (const button of document.querySelectorAll("[data-size]")) {
   button.addEventListener("click", () => { state.size = button.dataset.size; update(); });
 }
-const mapped = DATA.samples.some((sample) => spectrogram(sample) !== null);
-$("#mapped").hidden = !mapped;
-$("#mapped").addEventListener("click", () => { state.spectrogram = !state.spectrogram; update(); });
+const others = Object.entries({spectrogram, colour}).filter(([, find]) => DATA.samples.some(find))
+  .map(([name]) => name);
+for (const button of document.querySelectorAll("[data-seen]")) {
+  const {seen} = button.dataset;
+  button.hidden = !others.includes(seen);
+  button.addEventListener("click", () => { state.seen = state.seen === seen ? "" : seen; update(); });
+}
 $("#clear").addEventListener("click", () => {
   Object.assign(state, {query: "", filters: {}, run: null});
   update();
@@ -86,7 +90,7 @@ function update() {
       : sign * compareValues(a, b)));
     shown.samples = keyed.map(([, sample]) => sample);
   }
-  view.spectrogram = state.spectrogram;
+  view.seen = state.seen;
   $("#list").dataset.size = state.size;
   list.show(shown.samples);
   const all = DATA.samples.length;
@@ -116,13 +120,15 @@ function reflect() {
   for (const button of document.querySelectorAll("[data-size]")) {
     button.setAttribute("aria-pressed", String(button.dataset.size === state.size));
   }
-  $("#mapped").setAttribute("aria-pressed", String(state.spectrogram));
+  for (const button of document.querySelectorAll("[data-seen]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.seen === state.seen));
+  }
   $("#clear").hidden = !state.query && !Object.keys(state.filters).length && state.run === null;
   const hash = new URLSearchParams();
   if (state.query) hash.set("q", state.query);
   if (state.sort) hash.set("sort", (state.down ? "-" : "") + state.sort);
   if (state.size !== "large") hash.set("size", state.size);
-  if (state.spectrogram) hash.set("spectrogram", "1");
+  if (state.seen) hash.set(state.seen, "1");
   if (state.run !== null) hash.set("run", state.run);
   for (const [key, value] of Object.entries(state.filters)) hash.set(`=${key}`, value);
   const text = hash.toString();
@@ -136,7 +142,7 @@ function restore() {
   state.down = wanted.startsWith("-");
   state.sort = sortKeys.some(([key]) => key === wanted.replace(/^-/, "")) ? wanted.replace(/^-/, "") : "";
   state.size = ["large", "medium", "small"].includes(hash.get("size")) ? hash.get("size") : "large";
-  state.spectrogram = mapped && hash.get("spectrogram") === "1";
+  state.seen = others.find((name) => hash.get(name) === "1") ?? "";
   state.run = hash.has("run") && DATA.runs[Number(hash.get("run"))] ? Number(hash.get("run")) : null;
   state.filters = Object.fromEntries([...selects.keys()].filter((key) => hash.has(`=${key}`))
     .map((key) => [key, hash.get(`=${key}`)]));
