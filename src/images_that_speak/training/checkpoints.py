@@ -162,7 +162,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         if self._due and not trainer.sanity_checking:
             self._due, self.saved = False, trainer.global_step
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)  # optimisers and loops too
 
     def teardown(self, *_: Any, **__: Any) -> None:
         for number, handler in self._handlers.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..errors import UserError
 from ..files import read_json, write_json
@@ -26,7 +27,8 @@ def save_half(module: Any, folder: Path) -> None:
     where = Path(folder) / "config.json"
     # diffusers notes the folder that weights were read from: a path of the machine that trained them.
     write_json(where, {key: value for key, value in read_json(where).items() if key != "_name_or_path"})
-    module.to(dtype).load_state_dict(kept)
+    nn.Module.to(module, dtype)  # diffusers' own warns of nothing
+    module.load_state_dict(kept)
 
 
 def check_half(module: Any, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,21 @@ from ..data.datamodule import PictureData
 from ..errors import UserError
 from .checkpoints import Checkpoints, WholeFiles, whole_checkpoint
 from .ema import EMA
+
+# Of frozen parts, which are meant to be in eval mode, and of Lightning's own use of torch.
+EXPECTED = (r"Found \d+ module\(s\) in eval mode", r".*isinstance\(treespec, LeafSpec\)")
+
+
+def only_news(record: logging.LogRecord) -> bool:
+    """No to what recommends a product."""
+    return "💡" not in record.getMessage()
+
+
+def quieten() -> None:
+    """Leave out what Lightning tells that no user can act on: what is left is worth reading."""
+    for message in EXPECTED:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(only_news)
 
 
 class StepSeed(L.Callback):
@@ -106,6 +123,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     if strategy == "fsdp" and ema_decay is not None:
         raise UserError(f"trainer.ema_decay={ema_decay}: no average is kept of sharded weights; expected "
                         "null with trainer=fsdp")
+    quieten()
     checkpoints = Checkpoints(folder / "checkpoints", checkpoint_every)
     extra: list[L.Callback] = [StepSeed(seed), checkpoints, Whole(), *callbacks]
     loggers = list(loggers)
