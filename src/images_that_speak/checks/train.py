@@ -14,6 +14,7 @@ from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
 from ..diffusion.layout import find_part
 from ..errors import UserError
+from ..training.fit import check_strategy
 from .findings import Findings, table
 from .jobs import JOBS
 
@@ -34,6 +35,8 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     for name, node in (cfg.callbacks or {}).items():
         found.problems += unbound(node, f"callbacks.{name}")
     trainer = cfg.trainer
+    with found.step("trainer"):
+        check_strategy(trainer.get("strategy"), trainer.ema_decay)
     found.tell("steps", f"{cfg.steps}, {cfg.precision.trainer} on {cfg.device}; a checkpoint every "
                f"{trainer.checkpoint_every}")
     if cfg.export and cfg.debug is None:

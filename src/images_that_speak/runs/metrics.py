@@ -50,7 +50,8 @@ class MetricsJsonl(L.Callback):
         self.length, self.step, self.last_step = state["length"], state["step"], state["last_step"]
         self._before = state.get("figures", {})
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Not on_fit_start: a sharded training hands over the checkpoint's state only after that.
         self._trainer = trainer
         if not trainer.is_global_zero or not self.path.exists():
             return

@@ -268,7 +268,8 @@ class LatentDiffusionTraining(L.LightningModule):
             checkpoint["state_dict"] = trainable_state(self, checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.lora is not None:
+        # A sharded strategy has taken the weights out and loaded them by the time it asks.
+        if self.lora is not None and "state_dict" in checkpoint:
             expected = set(trainable_state(self, self.state_dict()))
             found = set(checkpoint["state_dict"])
             # Non-strict loading would pass over a misspelt key without a word.

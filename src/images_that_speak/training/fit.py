@@ -108,6 +108,13 @@ class Whole(L.Callback):
                 full_state_dict=True, cpu_offload=True))
 
 
+def check_strategy(strategy: Any, ema_decay: float | None) -> None:
+    """Raise UserError on settings of the trainer that exclude each other."""
+    if strategy == "fsdp" and ema_decay is not None:
+        raise UserError(f"trainer.ema_decay={ema_decay}: no average is kept of sharded weights; expected "
+                        "null with trainer=fsdp")
+
+
 def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, folder: Path, *,
         max_steps: int, seed: int = 0, valid: DataLoader | None = None, precision: str = "32-true",
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
@@ -120,9 +127,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     not None its EMA callback is found by `ema_of(trainer)`. Raises UserError on what cannot be done by
     several processes together.
     """
-    if strategy == "fsdp" and ema_decay is not None:
-        raise UserError(f"trainer.ema_decay={ema_decay}: no average is kept of sharded weights; expected "
-                        "null with trainer=fsdp")
+    check_strategy(strategy, ema_decay)
     quieten()
     checkpoints = Checkpoints(folder / "checkpoints", checkpoint_every)
     extra: list[L.Callback] = [StepSeed(seed), checkpoints, Whole(), *callbacks]

@@ -27,7 +27,7 @@ from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
 from .export import replace_folder
-from .fit import ema_of, fit, whole_state
+from .fit import check_strategy, ema_of, fit, whole_state
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -68,6 +68,7 @@ def slow_precision(precision: str, device: str) -> str | None:
 
 def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Fit a LightningModule and write its averaged weights to `weights/` of the run folder."""
+    check_strategy(cfg.trainer.get("strategy"), cfg.trainer.ema_decay)  # before latents are made for hours
     # Networks are initialised from the seed, whatever was drawn before.
     L.seed_everything(cfg.seed, verbose=False)
     module = instantiate(cfg.model, max_steps=cfg.steps)
