@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,14 @@ from diffusers import AutoencoderKL
 from images_that_speak.data.captions import captions
 from images_that_speak.data.latents import autoencoder_hash
 from images_that_speak.data.prompts import dictionary_words, draw_prompts
-from images_that_speak.data.protocol import SIZES, files, image_prompts, phrases
+from images_that_speak.data.protocol import (
+    SIZES,
+    files,
+    image_prompts,
+    phrases,
+    tested,
+    validation_table,
+)
 from images_that_speak.networks.autoencoder import (
     PatchAutoencoder,
     decode,
@@ -222,6 +231,13 @@ def test_prompts_keep_to_the_protocol() -> None:
     seen = {c.text for c in captions("train")}
     for ground in ("black", "silhouette"):
         assert not set(image_prompts(20, ground)) & seen
+    # What settings are chosen by shares no thing and no phrase with what they are tested on.
+    pairs = [row for length in (6, 18) for row in csv.DictReader(io.StringIO(validation_table(length)))]
+    chosen = {row["image_prompt"] for row in pairs}
+    assert len(pairs) == 24 and len(chosen) == 12 and not chosen & seen
+    assert not {c.concept for c in captions("test") if c.text in chosen} & tested()
+    assert len(tested()) >= 20
+    assert not {row["audio_prompt"] for row in pairs} & {*spoken, *phrases(20, 18)}
 
 
 def test_no_test_phrase_is_in_the_corpus() -> None:

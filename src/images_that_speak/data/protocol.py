@@ -1,5 +1,7 @@
 """The test prompts: image captions and phrases that no training saw, paired every way.
 
+And those to choose settings by: single pairs of captions whose things no test names, and of other phrases.
+
 `python -m images_that_speak.data.protocol` writes prompts/test_*.csv anew; a test holds the files to it.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,8 @@ SIZES = (5, 10, 20)
 WORDS = 6
 LONGER = (12, 18)  # words of a phrase: how much can a picture say?
 SEED = 2026
+VALIDATION_SEED = 7
+VALIDATION_PAIRS = 12
 
 
 def phrases(n: int, length: int = WORDS, seed: int = SEED) -> list[str]:
@@ -37,14 +42,16 @@ def phrases(n: int, length: int = WORDS, seed: int = SEED) -> list[str]:
     return found
 
 
-def image_prompts(n: int, ground: str = "black", seed: int = SEED) -> list[str]:
+def image_prompts(n: int, ground: str = "black", seed: int = SEED,
+                  apart_from: Collection[int] = ()) -> list[str]:
     """`n` held-out captions of `n` different concepts, none that says only a name.
 
     Alternately one thing and several, since that is what people ask for; `ground` is "black" or
-    "silhouette".
+    "silhouette". apart_from: concepts that are left out.
     """
     rng = np.random.default_rng([seed, 2])
-    pool = [c for c in captions("test") if c.ground == ground and c.template != "{}"]
+    pool = [c for c in captions("test")
+            if c.ground == ground and c.template != "{}" and c.concept not in apart_from]
     pool = [pool[i] for i in rng.permutation(len(pool))]
     found: list[str] = []
     used: set[int] = set()
@@ -56,16 +63,32 @@ def image_prompts(n: int, ground: str = "black", seed: int = SEED) -> list[str]:
     return found
 
 
-def table(n: int, ground: str = "black", length: int = WORDS) -> str:
-    """The csv of all n × n pairs. The smaller tests are the first rows and columns of the larger."""
+def tested() -> set[int]:
+    """The concepts that some test's caption names."""
+    texts = {(ground, text) for ground in ("black", "silhouette")
+             for text in image_prompts(max(SIZES), ground)}
+    return {c.concept for c in captions("test") if (c.ground, c.text) in texts}
+
+
+def validation_table(length: int) -> str:
+    """The csv of single pairs with phrases of `length` words, to choose settings by."""
+    images = image_prompts(VALIDATION_PAIRS, seed=VALIDATION_SEED, apart_from=tested())
+    return _csv(zip(images, phrases(VALIDATION_PAIRS, length, VALIDATION_SEED), strict=True))
+
+
+def _csv(pairs: Iterable[tuple[str, str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_prompt", "audio_prompt"])
+    writer.writerows(pairs)
+    return text.getvalue()
+
+
+def table(n: int, ground: str = "black", length: int = WORDS) -> str:
+    """The csv of all n × n pairs. The smaller tests are the first rows and columns of the larger."""
     largest = max(SIZES)
     spoken = phrases(largest, length)[:n]
-    for image in image_prompts(largest, ground)[:n]:
-        writer.writerows([image, phrase] for phrase in spoken)
-    return text.getvalue()
+    return _csv((image, phrase) for image in image_prompts(largest, ground)[:n] for phrase in spoken)
 
 
 def files() -> dict[Path, str]:
@@ -74,6 +97,7 @@ def files() -> dict[Path, str]:
     found = {f"test_{n}x{n}": table(n) for n in SIZES}
     found[f"test_silhouettes_{quick}x{quick}"] = table(quick, "silhouette")
     found |= {f"test_{length}_words_{quick}x{quick}": table(quick, length=length) for length in LONGER}
+    found |= {f"validation/{length}_words": validation_table(length) for length in (WORDS, LONGER[-1])}
     return {ROOT / "prompts" / f"{name}.csv": text for name, text in found.items()}
 
 
