@@ -170,12 +170,13 @@ def test_an_evaluation_takes_the_place_of_what_it_read(tmp_path: Path) -> None:
 
 def test_methods_of_several_sweeps_have_a_front_each(tmp_path: Path) -> None:
     target = "images_that_speak.diffusion."
-    for name, method, composition, wer, clip in (
-            ("a", "method.JointDenoising", "composition.Masks", 0.1, 5.0),
-            ("b", "method.JointDenoising", "composition.Masks", 0.5, 20.0),
-            ("c", "method.JointDenoising", "composition.WeightedAverage", 0.9, 30.0),
-            ("d", "imprint.ImprintMax", "composition.Masks", 0.6, 10.0)):
-        config = {"method": {"_target_": target + method}, "composition": {"_target_": target + composition}}
+    for name, method, composition, weight, wer, clip in (
+            ("a", "method.JointDenoising", "composition.Masks", 1, 0.1, 5.0),
+            ("b", "method.JointDenoising", "composition.Masks", 0.8, 0.5, 20.0),
+            ("c", "method.JointDenoising", "composition.WeightedAverage", 0.5, 0.9, 30.0),
+            ("d", "imprint.ImprintMax", "composition.Masks", 1, 0.6, 10.0)):
+        config = {"method": {"_target_": target + method}, "guidance": {"audio_weight": weight},
+                  "composition": {"_target_": target + composition, "audio_weight": weight}}
         write_run(tmp_path / name, [], config, {}, {"wer": wer, "clip": clip})
     placed, _ = standings(find_runs([tmp_path]))
     assert [standing.method for standing in placed] == ["masks", "masks", "weighted_average", "imprint_max"]
@@ -187,6 +188,9 @@ def test_methods_of_several_sweeps_have_a_front_each(tmp_path: Path) -> None:
     assert page.count('class="curve run-') == 3 and "2 runs, hypervolume 12" in page  # 0.9 · 5 + 0.5 · 15
     assert '<th scope="col" title="method">method</th>' in page and ">_target_<" not in page
     svg = page[page.index("<svg"): page.index("</svg>")]
+    # Beside a point: what sets it apart within its method, and that once.
+    assert re.findall(r'class="named"[^>]*>([^<]*)<', svg) == [
+        "guidance.audio_weight 1", "guidance.audio_weight 0.8"]
     frame = re.search(r'class="curve run-C" d="M([\d.]+) ([\d.]+)L([\d.]+) \2L\3 ([\d.]+)"', svg)
     assert frame is not None  # along d's WER to its CLIP, and from there to the top
     assert float(frame[1]) < float(frame[3]) and float(frame[2]) > float(frame[4])

@@ -134,9 +134,7 @@ def write_pareto(runs: Sequence[RunFolder], path: Path, title: str, reference: P
     keys = [key for key in chosen(kept, different) if not (letters and key.endswith("._target_"))]
     names = short_names(keys)
     area = hypervolume([standing.point for standing in placed], reference)
-    # What only other methods have is nothing that a run was set to.
-    settings = [[f"{names[key]} {setting(different[key][index])}" for key in keys
-                 if not (letters and different[key][index] is None)] for index in range(len(kept))]
+    settings = own_settings(placed, keys, names, different, letters)
     text = (f"<b>{len(placed)}</b> runs, <b>{sum(s.front for s in placed)}</b> of them on the front · "
             f"hypervolume <b>{number(area)}</b> (WER × CLIP, from WER {number(100 * reference[0])} % and "
             f"CLIP {number(reference[1])})")
@@ -147,6 +145,21 @@ def write_pareto(runs: Sequence[RunFolder], path: Path, title: str, reference: P
             + table(placed, keys, names, different, letters) + _left_out(left_out)
             + "<h2 id=\"samples\">Samples</h2>\n" + controls())
     write_page(path, render(f"Pareto: {title}", body, data, (*SCRIPTS, "table.js", "pareto.js"), command))
+
+
+def own_settings(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str],
+                 different: dict[str, list[Any]], letters: dict[str, str]) -> list[list[str]]:
+    """For each run what sets it apart: from all others, or with `letters` from the others of its method."""
+    settings: list[list[str]] = [[] for _ in placed]
+    for method in letters or {"": ""}:
+        members = [n for n, standing in enumerate(placed) if not letters or standing.method == method]
+        told: list[list[Any]] = [[different[key][n] for n in members] for key in keys]
+        for place, (key, values) in enumerate(zip(keys, told, strict=True)):
+            # Of settings that follow one another the first is enough.
+            if any(value != values[0] for value in values) and values not in told[:place]:
+                for n, value in zip(members, values, strict=True):
+                    settings[n].append(f"{names[key]} {setting(value)}")
+    return settings
 
 
 def _legend(placed: Sequence[Standing], letters: dict[str, str], reference: Point) -> str:
