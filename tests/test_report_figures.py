@@ -190,7 +190,7 @@ def test_methods_of_several_sweeps_have_a_front_each(tmp_path: Path) -> None:
     svg = page[page.index("<svg"): page.index("</svg>")]
     # Beside a point: what sets it apart within its method, and that once.
     assert re.findall(r'class="named"[^>]*>([^<]*)<', svg) == [
-        "guidance.audio_weight 1", "guidance.audio_weight 0.8"]
+        "composition.audio_weight 1", "composition.audio_weight 0.8"]
     frame = re.search(r'class="curve run-C" d="M([\d.]+) ([\d.]+)L([\d.]+) \2L\3 ([\d.]+)"', svg)
     assert frame is not None  # along d's WER to its CLIP, and from there to the top
     assert float(frame[1]) < float(frame[3]) and float(frame[2]) > float(frame[4])
