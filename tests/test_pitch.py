@@ -10,9 +10,12 @@ import torch
 from test_datamodule import make_corpus
 from tiny_family import tiny_unet
 
+from images_that_speak import config
 from images_that_speak.audio.mel import MEL
 from images_that_speak.data import pitch as module
 from images_that_speak.data.datamodule import SpeechClips
+from images_that_speak.diffusion.family import Family, activity
+from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.networks.adapters import AlignedAdapter, PitchedAdapter, pitched_adapter
 from images_that_speak.networks.adapters.pitched import harmonics
@@ -178,3 +181,29 @@ def test_training_teaches_it_what_pitch_to_expect() -> None:
     assert torch.isclose(whole, module.loss(spoken, drop=False) + own) and plain.isfinite()
     with pytest.raises(UserError, match="data.train.pitch=null: the adapter is told the pitch"):
         module.loss({**batch(), "latent": spoken["latent"]}, drop=True)
+
+
+def test_a_voice_speaks_as_high_as_it_is_asked_to() -> None:
+    """With the weights that ship, read by a tracker that had no part in their training."""
+    librosa = pytest.importorskip("librosa", reason="librosa is in the dev extra")
+    heights = {}
+    for pitch in (0.9, 1.1):
+        cfg = config.compose("generate", ["composition=speech_only", f"pitch={pitch}",
+                                          "audio_prompt='happy baby music morning'"])
+        layout = config.instantiate(cfg.family)
+        settings, jobs = read_settings(cfg, layout), plan(cfg, layout)
+        family = Family.load(layout, ("speech", "vae", "vocoder"))
+        wave = family.vocoder.decode_picture(generate_batch(family, settings, jobs))[0].numpy()
+        hertz, _, _ = librosa.pyin(wave, fmin=60, fmax=420, sr=MEL.sample_rate, frame_length=1024,
+                                   hop_length=MEL.hop)
+        told = activity([jobs[0].phones])[0].numpy() > 0.5
+        heights[pitch] = float(np.nanmedian(hertz[: MEL.frames][told]))
+    assert heights[1.1] / heights[0.9] == pytest.approx(1.1 / 0.9, rel=0.06)
+
+
+def test_only_adapters_that_are_told_the_pitch_can_be_asked_for_one(pocket: Path, tmp_path: Path) -> None:
+    cfg = config.compose("generate", [f"family.weights={pocket}", f"paths.logs={tmp_path}", "pitch=1.1"])
+    with pytest.raises(UserError, match=r"pitch=1\.1: the speech branch of .*expected 1"):
+        read_settings(cfg, config.instantiate(cfg.family))
+    with pytest.raises(UserError, match="pitch=3.*0.5 to 2"):
+        config.compose("generate", ["pitch=3"])

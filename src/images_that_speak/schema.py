@@ -68,6 +68,7 @@ class Making:
     seed: int = MISSING
     steps: int = MISSING
     voice: str | None = None
+    pitch: float = MISSING
     device: str = MISSING
     guidance: Guidance = field(default_factory=Guidance)
     precision: Precision = field(default_factory=Precision)

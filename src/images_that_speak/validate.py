@@ -36,6 +36,7 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "method.decibels": (0, 146, "decibels, 0 to 146"),
     "phonemes.pause": (0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
     "phonemes.rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
+    "pitch": (0.5, 2, "times the voice's own, 0.5 to 2"),
     "port": (0, 65535, "a port from 1 to 65535, or 0 for any that is free"),
     "limits.words": (1, 100, "1 to 100"),
     "limits.characters": (1, 1000, "1 to 1000"),

@@ -37,6 +37,8 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     if layout is not None:
         with found.step("voice"):
             layout.voice_id(cfg.voice)
+        with found.step("pitch"):
+            layout.check_pitch(cfg.pitch)
         _tell_weights(found, layout, branches, cfg.vocoder.path)
         _compare_weights(found, layout, branches)
         jobs = _jobs(found, cfg, layout)

@@ -146,10 +146,11 @@ class Family:
 
     @torch.no_grad()
     def phone_condition(self, plans: Sequence[Sequence[Phone]], voices: Sequence[int],
-                        texts: Sequence[str] | None = None) -> Condition:
+                        texts: Sequence[str] | None = None, pitch: float = 1.0) -> Condition:
         """The condition of B phrases, each a list of phones with times, spoken by voices (numbers from 1).
 
-        texts: what they say; a PL-BERT sees from them where words begin.
+        texts: what they say; a PL-BERT sees from them where words begin. pitch: times the one that the
+        adapter expects of the voice, for adapters that are told it.
         """
         batch = phone_batch(plans, voices)
         if self.phoneme_bert is not None:
@@ -158,7 +159,10 @@ class Family:
             index = [torch.from_numpy(frame_index(plan, MEL.frames)) for plan in plans]
             batch["frame_index"] = torch.stack(index)
         batch = {key: value.to(self.device) for key, value in batch.items()}
-        return self.conditioners["speech"].encode(batch)
+        adapter = self.conditioners["speech"]
+        if pitch != 1:
+            batch["frame_pitch"] = adapter.expected(batch).exp() * pitch
+        return adapter.encode(batch)
 
     @torch.no_grad()
     def null(self, branch: str, n: int) -> Condition:

@@ -36,6 +36,7 @@ from .sampling import Callback
 def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
     """The settings in `cfg`, checked against the family and the method. Raises UserError."""
     layout.voice_id(cfg.voice)
+    layout.check_pitch(cfg.pitch)
     method = instantiate(cfg.method)
     refuse_unused(cfg, method)
     guidance = cfg.guidance
@@ -49,6 +50,7 @@ def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
                   "speech": Guidance(float(guidance.audio_scale), rescale=rescale)},
         starts={"image": float(guidance.image_start), "speech": float(guidance.audio_start)},
         scheduler=scheduler, steps=int(cfg.steps), audio_weight=float(guidance.audio_weight), voice=cfg.voice,
+        pitch=float(cfg.pitch),
         autocast=DTYPES[autocast] if autocast else None)
     method.check(settings, layout)
     return settings
@@ -114,7 +116,7 @@ def record(job: Job, cfg: DictConfig, evaluations: int | None = None,
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
     kept = ("family", "method", "guidance", "composition", "phonemes", "scheduler", "steps", "scene", "voice",
-            "vocoder", "precision")
+            "pitch", "vocoder", "precision")
     return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt,
             "audio_prompt": job.pair.audio_prompt, "seed": job.seed, "mel_spec": MEL.hash,
             "evaluations": evaluations,

@@ -80,6 +80,15 @@ class Layout:
                             f"{nearest(voice, self.voices)}")
         return self.voices.index(voice) + 1 if voice else 1
 
+    def check_pitch(self, pitch: float) -> None:
+        """Raise UserError when the voice is to speak higher or lower and the adapter is told no pitch."""
+        if pitch == 1:
+            return
+        name = read_json(self.adapter / "config.json").get("_class_name") if self.adapter else None
+        if name != "PitchedAdapter":
+            raise UserError(f"pitch={pitch:g}: the speech branch of {self.name} is told no pitch "
+                            "(expected 1; one trained with adapter=pitched is told)")
+
 
 def write_card(folder: str | Path, *, voices: Sequence[str] | None = None,
                prediction_type: dict[str, str] | None = None, template: str = "{}",
@@ -330,9 +339,3 @@ def _schedule(folder: Path, timestep_spacing: str) -> dict[str, Any]:
     if config.get("beta_schedule") != "scaled_linear":
         raise UserError(f"{where}: beta_schedule {config.get('beta_schedule')!r} (expected 'scaled_linear')")
     return {**config, "timestep_spacing": timestep_spacing}
-
-
-if __name__ == "__main__":
-    import sys
-
-    write_card(sys.argv[1] if len(sys.argv) > 1 else weights_dir())

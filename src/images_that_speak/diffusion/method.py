@@ -48,7 +48,8 @@ class Settings:
     """How samples are made, whatever they show and say.
 
     guidance, starts: by branch, "image" and "speech". scheduler: `make_scheduler`'s name and options.
-    audio_weight: the share of the speech branch, for methods without a composition.
+    audio_weight: the share of the speech branch, for methods without a composition. pitch: times what the
+    voice would speak at.
     """
 
     method: Method
@@ -59,6 +60,7 @@ class Settings:
     steps: int
     audio_weight: float
     voice: str | None = None
+    pitch: float = 1.0
     autocast: torch.dtype | None = None
 
     @property
@@ -115,7 +117,7 @@ def bound(family: Family, settings: Settings, jobs: Sequence[Job], names: Iterab
         "speech": lambda: (
             family.phone_condition([job.phones for job in jobs],
                                    [family.layout.voice_id(settings.voice)] * len(jobs),
-                                   [job.pair.audio_prompt for job in jobs])
+                                   [job.pair.audio_prompt for job in jobs], settings.pitch)
             if family.layout.speaks_phonemes
             else family.text_condition("speech", [job.pair.audio_prompt for job in jobs]))}
     return {name: Branch(family.predictors[name], conditions[name](), family.null(name, len(jobs)),

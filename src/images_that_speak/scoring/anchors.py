@@ -148,7 +148,8 @@ def _key(cfg: DictConfig, jobs: Sequence[Any]) -> str:
     """Fingerprint of the weights, then of everything else the anchors depend on."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(settings, dict)
-    kept = ("steps", "seed", "voice", "guidance", "phonemes", "scheduler", "precision", "vocoder", "reader")
+    kept = ("steps", "seed", "voice", "pitch", "guidance", "phonemes", "scheduler", "precision", "vocoder",
+            "reader")
     weights = OmegaConf.select(cfg, "family.weights")
     mine = weights_fingerprint(Path(weights)) if weights and Path(weights).is_dir() else str(cfg.family.name)
     pairs = sorted({(job.pair.image_prompt, job.pair.audio_prompt) for job in jobs})
