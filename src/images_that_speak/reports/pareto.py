@@ -158,7 +158,9 @@ def own_settings(placed: Sequence[Standing], keys: Sequence[str], names: dict[st
             # Of settings that follow one another the first is enough.
             if any(value != values[0] for value in values) and values not in told[:place]:
                 for n, value in zip(members, values, strict=True):
-                    settings[n].append(f"{names[key]} {setting(value)}")
+                    # Values that a search chose have more digits than there is room for; the table has all.
+                    shown = number(value) if isinstance(value, float) else setting(value)
+                    settings[n].append(f"{names[key]} {shown}")
     return settings
 
 
