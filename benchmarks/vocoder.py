@@ -95,8 +95,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     trained: dict[str, Vocoder] = {"griffin_lim": GriffinLim(),
-                                   "griffin_lim, 16 rounds": GriffinLim(iterations=16),
-                                   **{path.name: load_vocoder(path) for path in options.vocoder}}
+                                   "griffin_lim, 16 rounds": GriffinLim(iterations=16)}
+    for number, path in enumerate(options.vocoder, 1):
+        vocoder = load_vocoder(path)
+        trained[f"{number} {vocoder.architecture}, trained"] = vocoder
+        print(f"{number} is {path}")
     untrained: dict[str, Callable[[], Vocoder]] = {
         **{f"hifigan {name}": partial(HiFiGAN.variant, name, weight_norm=False) for name in VARIANTS},
         "vocos": Vocos}
