@@ -15,10 +15,10 @@ from images_that_speak.data.latents import autoencoder_hash
 from images_that_speak.data.prompts import dictionary_words, draw_prompts
 from images_that_speak.data.protocol import (
     SIZES,
+    concepts_of_tests,
     files,
     image_prompts,
     phrases,
-    tested,
     validation_table,
 )
 from images_that_speak.networks.autoencoder import (
@@ -235,8 +235,8 @@ def test_prompts_keep_to_the_protocol() -> None:
     pairs = [row for length in (6, 18) for row in csv.DictReader(io.StringIO(validation_table(length)))]
     chosen = {row["image_prompt"] for row in pairs}
     assert len(pairs) == 24 and len(chosen) == 12 and not chosen & seen
-    assert not {c.concept for c in captions("test") if c.text in chosen} & tested()
-    assert len(tested()) >= 20
+    assert not {c.concept for c in captions("test") if c.text in chosen} & concepts_of_tests()
+    assert len(concepts_of_tests()) >= 20
     assert not {row["audio_prompt"] for row in pairs} & {*spoken, *phrases(20, 18)}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from images_that_speak import config
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Branch, Guidance
@@ -159,7 +159,7 @@ def test_a_run_says_how_it_was_made(make_tiny, tmp_path):
 
 def test_published_settings_come_with_the_method(make_tiny):
     cfg = make_tiny("method=sds")
-    settings = read_settings(cfg, SimpleNamespace(voice_id=lambda voice: 0))
+    settings = read_settings(cfg, config.instantiate(cfg.family))
     assert cfg.steps == 40000 and settings.starts == {"image": 5000 / 40000, "speech": 0.0}
     weight = settings.audio_weight
     assert (1 - weight) / weight == pytest.approx(0.4)

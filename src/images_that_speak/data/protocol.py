@@ -63,7 +63,7 @@ def image_prompts(n: int, ground: str = "black", seed: int = SEED,
     return found
 
 
-def tested() -> set[int]:
+def concepts_of_tests() -> set[int]:
     """The concepts that some test's caption names."""
     texts = {(ground, text) for ground in ("black", "silhouette")
              for text in image_prompts(max(SIZES), ground)}
@@ -72,7 +72,7 @@ def tested() -> set[int]:
 
 def validation_table(length: int) -> str:
     """The csv of single pairs with phrases of `length` words, to choose settings by."""
-    images = image_prompts(VALIDATION_PAIRS, seed=VALIDATION_SEED, apart_from=tested())
+    images = image_prompts(VALIDATION_PAIRS, seed=VALIDATION_SEED, apart_from=concepts_of_tests())
     return _csv(zip(images, phrases(VALIDATION_PAIRS, length, VALIDATION_SEED), strict=True))
 
 
