@@ -150,3 +150,10 @@ def test_the_shipped_model_speaks_at_a_natural_pace():
         seconds = spoken[-1].end - spoken[0].start
         assert 1.8 < seconds < 3.6  # flite takes 2.28 s (slt) and 2.68 s (rms)
         assert all(0.01 <= p.end - p.start <= 0.4 for p in spoken) and isinstance(spoken[0], Phone)
+
+
+def test_the_shipped_model_hears_the_neighbours_of_a_phone():
+    """After a few steps of training a phone takes the same time wherever it stands."""
+    phones = plan_speech("chocolate elephant question", DurationModel.from_pretrained(), "slt")
+    first, second = (phone.end - phone.start for phone in phones if phone.symbol == "l")
+    assert first < 0.7 * second  # of chocolate, of elephant: 0.047 and 0.102 s
