@@ -190,6 +190,30 @@ def test_a_training_goes_on_with_other_settings(call, tmp_path: Path) -> None:
     assert code == 0 and "its settings have changed since: seed: 4 → 13" in printed and len(calls) == 3
 
 
+def test_only_an_experiment_as_it_is_written_replaces_what_ships(tmp_path: Path) -> None:
+    """A trial of one keeps its weights to itself until told otherwise, and is then not trained again."""
+    shipped = tmp_path / "weights" / "pocket" / "image" / "tokenizer" / "tokenizer.json"
+
+    def train(*overrides: str) -> str:
+        done = python("train.py", "experiment=pocket/tokenizer", f"paths.logs={tmp_path}/logs",
+                      f"paths.weights={tmp_path}/weights", *overrides)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    train()
+    before = shipped.read_bytes()
+    trial = "model.vocab_size=400"
+    assert f"note: {trial}: not the experiment as it is written" in train(trial)
+    assert shipped.read_bytes() == before
+    assert "would replace" not in train(trial, "check=true") and "would replace" in train("check=true")
+    printed = train(trial, f"export={tmp_path}/weights/pocket/image")
+    assert "finished already" in printed and "its weights were copied to" in printed
+    copied = shipped.read_bytes()
+    assert copied != before
+    train()  # finished long ago: repeating it takes nothing back
+    assert shipped.read_bytes() == copied
+
+
 def test_what_cannot_be_resumed_is_explained(call, tmp_path: Path) -> None:
     call("seed=5")
     made = next((tmp_path / "logs" / "generate").iterdir())

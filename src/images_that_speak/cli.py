@@ -164,6 +164,8 @@ def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
             print(f"  its settings have changed since: {change}")
         if not brief:
             print(runs.describe(result))
+        if task == "train":
+            runs.export_finished(folder, cfg)
         write_reports(cfg, task)
         return result
     result = _named(target)(cfg)

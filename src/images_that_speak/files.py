@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,23 @@ def remove_temporary(folder: Path) -> None:
     for path in folder.rglob(".*.tmp*"):
         if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp(\..+)?", path.name):
             path.unlink(missing_ok=True)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Copy a folder over another: under a temporary name first, so that `target` is never half written."""
+    new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    for path in (new, old):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        shutil.copytree(source, new)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        for path in (new, old):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
 from ..diffusion.layout import find_part
 from ..errors import UserError
+from ..runs import export_folder
 from ..training.fit import check_strategy
 from .findings import Findings, table
 from .jobs import JOBS
@@ -39,8 +40,11 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         check_strategy(trainer.get("strategy"), trainer.ema_decay)
     found.tell("steps", f"{cfg.steps}, {cfg.precision.trainer} on {cfg.device}; a checkpoint every "
                f"{trainer.checkpoint_every}")
-    if cfg.export and cfg.debug is None:
-        found.tell("export", f"the weights would replace those in {cfg.export}")
+    export, note = export_folder(cfg)
+    if export is not None:
+        found.tell("export", f"the weights would replace those in {export}")
+    elif note is not None:
+        found.tell("export", note)
     return found.lines, found.problems
 
 

@@ -13,10 +13,11 @@ last, `result.json`: where that is, nothing is left to do.
 from __future__ import annotations
 
 from .card import describe
+from .exported import export_finished, export_folder, export_weights
 from .identity import Identity, identify
 from .membership import current_sweep, join
 from .resume import resumed
 from .run import Run, differences, finished, latest, open_run
 
-__all__ = ["Identity", "Run", "current_sweep", "describe", "differences", "finished", "identify", "join",
-           "latest", "open_run", "resumed"]
+__all__ = ["Identity", "Run", "current_sweep", "describe", "differences", "export_finished", "export_folder",
+           "export_weights", "finished", "identify", "join", "latest", "open_run", "resumed"]

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from .. import config
 from ..files import content_hash
 
-# Where a run writes, what watches it and where it computes do not make it another run.
+# Where a run writes, where its weights go, what watches it and where it computes do not make it another run.
 VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_metrics",
-            "report")
+            "report", "export")
 # A sample does not depend on its batch; a training does.
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +35,3 @@ def check_half(module: Any, folder: Path) -> None:
     broken = [name for name, value in module.state_dict().items() if not torch.isfinite(value.half()).all()]
     if broken:
         raise UserError(f"{folder}: {broken[0]} holds NaN, infinity or a value beyond fp16; nothing written")
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Copy a folder over another: under a temporary name first, so that `target` is never half written."""
-    new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
-    for path in (new, old):
-        shutil.rmtree(path, ignore_errors=True)
-    try:
-        shutil.copytree(source, new)
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
-    finally:
-        for path in (new, old):
-            shutil.rmtree(path, ignore_errors=True)

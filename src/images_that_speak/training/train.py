@@ -22,11 +22,10 @@ from ..diffusion.family import find_device
 from ..diffusion.layout import find_part, latent_statistics
 from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
-from ..runs import Run, open_run
+from ..runs import Run, export_folder, export_weights, open_run
 from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
-from .export import replace_folder
 from .fit import check_strategy, ema_of, fit, whole_state
 
 
@@ -42,13 +41,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if run.result is not None:
             return run.result
         torch.set_float32_matmul_precision(cfg.precision.matmul)
+        export, note = export_folder(cfg)
+        if note is not None:
+            print(f"note: {note}")
         job = OmegaConf.select(cfg, "model.job")
         began = time.monotonic()
         result = locate(job, "model.job")(cfg, run) if job else train_module(cfg, run)
-        weights = run.dir / "weights"
-        if cfg.export and cfg.debug is None and weights.is_dir() and not run.follows:
-            for part in weights.iterdir():
-                replace_folder(part, Path(cfg.export) / part.name)
+        if export is not None and not run.follows:
+            export_weights(run.dir, export)
         return run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
 
 
