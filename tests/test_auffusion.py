@@ -13,7 +13,9 @@ import pandas
 import pytest
 import torch
 from omegaconf import OmegaConf
+from test_datamodule import make_corpus
 from tiny_family import WIDTH, tiny_pocket_family, tiny_stable_diffusion
+from transformers import AlbertConfig, AlbertModel
 
 from images_that_speak import config
 from images_that_speak.audio.play import play
@@ -77,6 +79,31 @@ def test_the_published_fine_tune_runs_and_generates(pipelines, published, tmp_pa
         "family=sd15", f"family.image={pipelines[0]}", f"family.speech={pipelines[1]}",
         f"family.lora={weights}", "composition=images_that_sound", "steps=2",
         f"paths.logs={tmp_path / 'logs'}", "device=cpu"])
+    OmegaConf.update(made, "reader", None)
+    assert generate(made)["made"] == 1
+
+
+def test_a_fine_tune_with_plbert_goes_from_clips_to_speech(pipelines, tmp_path):
+    """Nothing is there but a corpus and a PL-BERT: latents and embeddings are made on the way."""
+    corpus, bert = make_corpus(tmp_path / "corpus"), tmp_path / "bert"
+    AlbertModel(AlbertConfig(vocab_size=178, hidden_size=24, num_attention_heads=2, intermediate_size=32,
+                             max_position_embeddings=64, num_hidden_layers=1,
+                             embedding_size=16)).save_pretrained(bert)
+    kept = {split: tmp_path / f"plbert_{split}.safetensors" for split in ("train", "valid")}
+    cfg = config.compose("train", [
+        "experiment=auffusion_lora", "adapter.features=24", f"adapter.width={WIDTH}", "adapter.channels=16",
+        "adapter.hidden=16", "adapter.embedding=8", "adapter.layers=1", f"data.train.root={corpus}",
+        f"data.train.phoneme_bert={bert}", f"data.train.embeddings={kept['train']}",
+        f"data.valid.embeddings={kept['valid']}", f"data.valid.latents={tmp_path / 'latents_valid'}",
+        "model.lora.unfreeze=[mid_block]", *tiny(pipelines, tmp_path)])
+    assert train(cfg)["steps"] == 2
+    assert all(path.exists() for path in kept.values())
+    weights = next((tmp_path / "logs/train").iterdir()) / "weights"
+    durations = tiny_pocket_family(tmp_path / "pocket") / "speech/durations"
+    made = config.compose("generate", [
+        "family=sd15", f"family.image={pipelines[0]}", f"family.speech={pipelines[1]}",
+        f"family.lora={weights}", f"family.durations={durations}", f"family.phoneme_bert={bert}",
+        "composition=speech_only", "steps=2", f"paths.logs={tmp_path / 'logs'}", "device=cpu"])
     OmegaConf.update(made, "reader", None)
     assert generate(made)["made"] == 1
 

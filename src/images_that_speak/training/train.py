@@ -154,8 +154,8 @@ def prepare_latents(data: PictureData, bf16: bool = False, device: str = "cpu") 
         folder = autoencoder_folder(str(dataset.autoencoder))
         vae = load_autoencoder(folder)
         latents, dataset.latents = dataset.latents, None
-        dataset.setup()
-        dataset.latents, dataset.ready = latents, False
+        dataset.open()  # with its pictures; not all that it reads beside them may be there yet
+        dataset.latents = latents
         dataset.autoencoder = vae
         _, dataset.mean, dataset.std = latent_statistics(folder)
         with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
