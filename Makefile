@@ -67,9 +67,9 @@ pocket: setup
 	$(BIN)/python train.py experiment=pocket/speech
 	$(BIN)/python train.py experiment=pocket/speech_more
 	$(BIN)/python train.py experiment=pocket/text
-	$(BIN)/python train.py experiment=pocket/colour
 	$(BIN)/python train.py experiment=pocket/scene
 	$(BIN)/python train.py experiment=pocket/image
+	$(BIN)/python train.py experiment=pocket/colour
 	$(BIN)/python train.py experiment=pocket/clip
 	$(BIN)/python -m images_that_speak.data data.root=data/pocket_voices data.voices=[awb,kal16] data.prompts=600
 	$(BIN)/python train.py experiment=pocket/ctc

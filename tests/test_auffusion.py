@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -89,17 +90,24 @@ def test_a_fine_tune_with_plbert_goes_from_clips_to_speech(pipelines, tmp_path):
     AlbertModel(AlbertConfig(vocab_size=178, hidden_size=24, num_attention_heads=2, intermediate_size=32,
                              max_position_embeddings=64, num_hidden_layers=1,
                              embedding_size=16)).save_pretrained(bert)
+    durations = tiny_pocket_family(tmp_path / "pocket") / "speech/durations"
     kept = {split: tmp_path / f"plbert_{split}.safetensors" for split in ("train", "valid")}
+    generated = ["family=sd15", f"family.image={pipelines[0]}", f"family.speech={pipelines[1]}",
+                 f"family.durations={durations}", "steps=2", "composition=speech_only",
+                 "audio_prompt=happy music", "reader.picture=null", "device=cpu"]
     cfg = config.compose("train", [
         "experiment=auffusion_lora", "adapter.features=24", f"adapter.width={WIDTH}", "adapter.channels=16",
         "adapter.hidden=16", "adapter.embedding=8", "adapter.layers=1", f"data.train.root={corpus}",
         f"data.train.phoneme_bert={bert}", f"data.train.embeddings={kept['train']}",
         f"data.valid.embeddings={kept['valid']}", f"data.valid.latents={tmp_path / 'latents_valid'}",
-        "model.lora.unfreeze=[mid_block]", *tiny(pipelines, tmp_path)])
-    assert train(cfg)["steps"] == 2
+        "model.lora.unfreeze=[mid_block]", "callbacks=auffusion_read_back",
+        f"callbacks.read_back.generate={generated}",
+        "trainer.validate_every=2", *tiny(pipelines, tmp_path)])
+    assert 0 <= train(cfg)["valid/wer"]
     assert all(path.exists() for path in kept.values())
-    weights = next((tmp_path / "logs/train").iterdir()) / "weights"
-    durations = tiny_pocket_family(tmp_path / "pocket") / "speech/durations"
+    run = next((tmp_path / "logs/train").iterdir())
+    weights = run / "weights"
+    assert next((run / "read_back/step-2").glob("*/speech.wav")).exists()
     made = config.compose("generate", [
         "family=sd15", f"family.image={pipelines[0]}", f"family.speech={pipelines[1]}",
         f"family.lora={weights}", f"family.durations={durations}", f"family.phoneme_bert={bert}",
@@ -185,6 +193,15 @@ def test_a_validation_generates_and_reads_back(tmp_path):
 def test_a_read_back_that_cannot_be_is_told_first(overrides, options, told):
     with pytest.raises(UserError, match=told):
         ReadBack(overrides, **options)
+
+
+@pytest.mark.parametrize(("module", "told"), [
+    (SimpleNamespace(), "is no branch of a family"),
+    (SimpleNamespace(conditioner=1, device_mesh=1), "trainer=fsdp: a network in parts cannot generate")])
+def test_a_read_back_of_what_cannot_generate_is_told_first(module, told, tmp_path):
+    callback = ReadBack([f"family.weights={tiny_pocket_family(tmp_path / 'pocket')}", "device=cpu"])
+    with pytest.raises(UserError, match=told):
+        callback.on_fit_start(None, module)
 
 
 # --- docs/published.md

@@ -128,6 +128,9 @@ def test_windows_take_the_scene_along() -> None:
     cut = crop_to_scene({"latent": latent, "scene": scene}, 32)
     assert cut["latent"].shape == (3, 1, 16, 32) and cut["columns"] == 32
     assert torch.equal(scene_cells(cut["scene"], 16, 32).float(), cut["latent"])
+    # Nothing of it lies on another device than the batch: on this one, as on a GPU, mixing them is an error.
+    elsewhere = {"latent": latent.to("meta"), "scene": scene.to("meta")}
+    assert crop_to_scene(elsewhere, 32)["latent"].shape == (3, 1, 16, 32)
 
 
 def test_loss_weights_are_whole_beside_a_square() -> None:

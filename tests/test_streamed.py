@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,6 +85,17 @@ def test_records_are_the_clips(corpus: Path, autoencoder: Path, tmp_path: Path, 
         assert (a[name].float() - value.float()).abs().max() <= tolerance, name
     seen = [key for batch in batch_loader(there, 2, seed=1) for key in batch["voice"].tolist()]
     assert len(seen) == len(there) // 2 * 2
+
+
+def test_a_voice_has_the_same_number_in_every_split(corpus: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, tmp_path / "corpus")
+    table = pandas.read_parquet(corpus / "manifest.parquet")
+    table[(table["split"] != "valid") | (table["voice"] == "slt")].to_parquet(
+        tmp_path / "corpus" / "manifest.parquet")
+    for split in ("train", "valid"):
+        write_records(tmp_path / "corpus", tmp_path / split, split)
+        assert Records(tmp_path / split).index["voices"] == ["rms", "slt"]
+    assert set(StreamedClips(tmp_path / "valid").__getitems__([0])["voice"].tolist()) == {2}
 
 
 def test_what_is_wrong_with_records_is_named(corpus: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,6 +17,7 @@ from ..diffusion.layout import find_part
 from ..errors import UserError
 from ..runs import export_folder
 from ..training.fit import check_strategy
+from ..training.matching import match
 from .findings import Findings, table
 from .jobs import JOBS
 
@@ -29,10 +31,14 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         with found.step("model.job"):
             found.tell("job", (locate(job, "model.job").__doc__ or job).splitlines()[0])
             _job(found, cfg, job)
+        module = None
     else:
-        _networks(found, cfg)
+        module = _networks(found, cfg)
     if cfg.data is not None:
         _data(found, cfg)
+        if module is not None and not found.problems:
+            with found.step("data"):
+                match(module, instantiate(cfg.data))
     for name, node in (cfg.callbacks or {}).items():
         found.problems += unbound(node, f"callbacks.{name}")
     trainer = cfg.trainer
@@ -73,8 +79,8 @@ def skeleton_text(source: str) -> Any:
     return TextConditioner(encoder.requires_grad_(False), words)
 
 
-def _networks(found: Findings, cfg: DictConfig) -> None:
-    """Build the module with its parameters on the meta device, where a network of any size costs nothing.
+def _networks(found: Findings, cfg: DictConfig) -> L.LightningModule | None:
+    """The module, built with its parameters on the meta device, where a network of any size costs nothing.
 
     Only the parameters: tables that a module computes for itself, such as mel filters, need numbers.
     """
@@ -83,6 +89,8 @@ def _networks(found: Findings, cfg: DictConfig) -> None:
         with init_empty_weights(include_buffers=False):
             module: L.LightningModule = instantiate(node, max_steps=cfg.steps)
         _tell_networks(found, module.named_children())
+        return module
+    return None
 
 
 def _job(found: Findings, cfg: DictConfig, job: str) -> None:
@@ -149,9 +157,16 @@ def _data(found: Findings, cfg: DictConfig) -> None:
     for key, part in parts.items():
         with found.step(key):
             root = part.get("root") or part.get("corpus")
+            for name in ("phoneme_bert", "tokenizer"):
+                if part.get(name) is not None and not Path(part[name]).is_dir():
+                    raise UserError(f"{key}.{name}={part[name]}: no such folder")
+            for corpus in part.get("corpora") or ():
+                told.append(f"{len(Corpus.open(corpus)):,} clips of {corpus}")
             if str(part.get("_target_")).endswith(".PublishedClips"):
                 clips = instantiate({**part, "latents": None, "autoencoder": None})
                 told.append(f"{len(clips):,} clips in the published layout of {root}")
+            elif part.get("folder"):
+                told.append(f"{len(instantiate(part)):,} records of {part['folder']}")
             elif root is not None:
                 split = part.get("split", "train")
                 told.append(f"{len(Corpus.open(root, split)):,} clips, split {split}, of {root}")

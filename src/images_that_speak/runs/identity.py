@@ -23,7 +23,8 @@ VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train
 # These count by what lies there, not by their name.
 INPUTS = ("prompts", "words", "run", "pictures", "reference")
 # Folders of weights, which count by their content too.
-WEIGHTS = ("family.weights", "family.lora", "vocoder.path")
+WEIGHTS = ("family.weights", "family.image", "family.speech", "family.adapter", "family.lora",
+           "family.durations", "family.phoneme_bert", "vocoder.path")
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
 
 

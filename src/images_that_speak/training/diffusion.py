@@ -111,8 +111,9 @@ def crop_to_scene(batch: dict[str, Any], columns: int) -> dict[str, Any]:
     height, width = batch["latent"].shape[-2:]
     scene = batch["scene"]
     there = (scene[..., 2] > 0).float() + 1e-6
-    at = scene[..., 0].gather(1, there.multinomial(1)) * height + (torch.rand(len(scene), 1) - 0.5) * columns
-    start = (at[:, 0].to(scene.device) - columns / 2).long().clamp(0, width - columns)
+    aside = (torch.rand(len(scene), 1, device=scene.device) - 0.5) * columns
+    at = scene[..., 0].gather(1, there.multinomial(1)) * height + aside
+    start = (at[:, 0] - columns / 2).long().clamp(0, width - columns)
     index = start[:, None] + torch.arange(columns, device=start.device)
     latent = batch["latent"].gather(3, index[:, None, None].expand(*batch["latent"].shape[:3], -1))
     shifted = scene.clone()

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..networks.adapters import PhonemeAdapter
 from ..runs.samples import log_samples
 from ..scoring.evaluate import load_readers, read_back
+from ..speech.plbert import PhonemeBERT
 
 
 class ReadBack(L.Callback):
@@ -45,16 +46,34 @@ class ReadBack(L.Callback):
             raise UserError("callbacks.read_back.generate: reader=null reads nothing back")
         self.every, self.branch, self.validations = every, branch, 0
         self.made: tuple[Layout, Settings, list[Job], Any] | None = None
+        self.phoneme_bert: PhonemeBERT | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Everything a user can get wrong is found before the training begins."""
-        layout = instantiate(self.cfg.family)
-        if self.branch == "speech" and isinstance(pl_module.conditioner, PhonemeAdapter):
+        layout, conditioner = instantiate(self.cfg.family), getattr(pl_module, "conditioner", None)
+        if conditioner is None:
+            raise UserError(f"callbacks.read_back: {type(pl_module).__name__} is no branch of a family")
+        if pl_module.device_mesh is not None:
+            # One process generates, and has but a part of the networks.
+            raise UserError("callbacks.read_back with trainer=fsdp: a network in parts cannot generate "
+                            "(expected trainer=ddp, or callbacks=default)")
+        if self.branch == "speech" and isinstance(conditioner, PhonemeAdapter):
             if layout.durations is None:
                 raise UserError("callbacks.read_back.generate: family.durations=null; phonemes need a "
                                 "duration model")
             # The adapter is in memory; what matters of the layout is that there is one.
             layout = replace(layout, adapter=layout.adapter or Path("in training"), conditions=None)
+            train: Any = getattr(getattr(trainer, "datamodule", None), "train", None)
+            # Voices and embeddings are those it is trained on.
+            if not layout.voices:
+                layout = replace(layout, voices=tuple(getattr(train, "voices", None) or ()))
+            if conditioner.config.get("features"):
+                bert = layout.phoneme_bert or getattr(train, "phoneme_bert", None)
+                if bert is None:
+                    raise UserError("callbacks.read_back.generate: family.phoneme_bert=null; the adapter "
+                                    "reads embeddings of a PL-BERT (expected its folder)")
+                layout = replace(layout, phoneme_bert=Path(bert))
+                self.phoneme_bert = PhonemeBERT.from_pretrained(str(bert))
         settings = read_settings(self.cfg, layout)
         self.made = layout, settings, plan(self.cfg, layout), load_readers(self.cfg.reader, self.cfg.device)
 
@@ -94,4 +113,6 @@ class ReadBack(L.Callback):
                              vocoder=self.cfg.vocoder.path)
         family.predictors[self.branch] = module.predictor
         family.conditioners[self.branch] = module.conditioner
+        if self.phoneme_bert is not None:
+            family.phoneme_bert = self.phoneme_bert
         return family

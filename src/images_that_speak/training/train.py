@@ -27,6 +27,7 @@ from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
 from .fit import check_strategy, ema_of, fit, whole_state
+from .matching import match
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     L.seed_everything(cfg.seed, verbose=False)
     module = instantiate(cfg.model, max_steps=cfg.steps)
     data = instantiate(cfg.data)
+    match(module, data)
     if isinstance(data, PictureData):
         prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"), device=cfg.device)
         prepare_embeddings(data)

@@ -1,0 +1,64 @@
+"""Whether what is trained and what it learns from fit together: told before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..data.datamodule import BatchDataset, PictureData, SpeechClips
+from ..data.manifest import Corpus
+from ..data.streamed import StreamedClips
+from ..errors import UserError
+
+
+def match(module: nn.Module, data: Any) -> None:
+    """Bring the data sets of `data`, a PictureData, and `module`'s conditioner together.
+
+    A conditioner that reads texts lends its tokenizer to data sets that have none. Raises UserError when an
+    adapter has fewer voices than the data, when training and validation number them differently, or when an
+    adapter reads embeddings that a data set does not have.
+    """
+    conditioner = getattr(module, "conditioner", None)
+    if conditioner is None or not isinstance(data, PictureData):
+        return
+    sets: dict[str, BatchDataset] = {name: found for name, found in (("train", data.train),
+                                                                     ("valid", data.valid))
+                                     if found is not None}
+    tokenizer, settings = getattr(conditioner, "tokenizer", None), getattr(conditioner, "config", {})
+    for dataset in sets.values():
+        if tokenizer is not None and getattr(dataset, "tokenizer", tokenizer) is None:
+            dataset.tokenizer = tokenizer  # type: ignore[attr-defined]
+    if known := settings.get("voices"):
+        _check_voices({name: voices_of(dataset) for name, dataset in sets.items()}, int(known))
+    if width := settings.get("features"):
+        for name, dataset in sets.items():
+            if isinstance(dataset, SpeechClips) and dataset.embeddings is None:
+                raise UserError(f"data.{name}.embeddings=null: the adapter reads embeddings (adapter."
+                                f"features={width}; expected a file, which a training that names "
+                                f"data.{name}.phoneme_bert makes)")
+
+
+def voices_of(dataset: BatchDataset) -> list[str]:
+    """The voices of a data set in the order of their numbers; none where it numbers none."""
+    if isinstance(dataset, StreamedClips):
+        dataset.open()
+        return dataset.voices or []
+    if isinstance(dataset, SpeechClips):
+        return dataset.voices or Corpus.open(dataset.root).voices()
+    return []
+
+
+def _check_voices(voices: dict[str, list[str]], known: int) -> None:
+    for name, found in voices.items():
+        if len(found) > known:
+            raise UserError(f"adapter.voices={known}: data.{name} has {len(found)} ({_few(found)}; expected "
+                            f"at least adapter.voices={len(found)}, or data.{name}.voices with fewer)")
+    train, valid = voices.get("train", []), voices.get("valid", [])
+    if any(a != b for a, b in zip(train, valid, strict=False)):
+        raise UserError(f"data.valid.voices: {_few(valid)} where data.train has {_few(train)} (expected the "
+                        "same in the same order, for a voice has one number)")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
