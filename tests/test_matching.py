@@ -83,5 +83,6 @@ def test_a_check_tells_the_same(corpus: Path) -> None:
 
     assert problems() == []
     assert "adapter.voices=1: data.train has 2" in problems("adapter.voices=1")[0]
+    assert "adapter.channels=32: expected 96, as of the UNet" in problems("adapter.channels=32")[0]
     told = problems("+data.train.tokenizer=nowhere")[0]
     assert told.startswith("data.train.tokenizer=nowhere: no such folder")

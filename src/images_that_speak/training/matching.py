@@ -16,8 +16,8 @@ def match(module: nn.Module, data: Any) -> None:
     """Bring the data sets of `data`, a PictureData, and `module`'s conditioner together.
 
     A conditioner that reads texts lends its tokenizer to data sets that have none. Raises UserError when an
-    adapter has fewer voices than the data, when training and validation number them differently, or when an
-    adapter reads embeddings that a data set does not have.
+    adapter is not as wide as the UNet's first feature map or has fewer voices than the data, when training
+    and validation number them differently, or when it reads embeddings that a data set does not have.
     """
     conditioner = getattr(module, "conditioner", None)
     if conditioner is None or not isinstance(data, PictureData):
@@ -29,6 +29,10 @@ def match(module: nn.Module, data: Any) -> None:
     for dataset in sets.values():
         if tokenizer is not None and getattr(dataset, "tokenizer", tokenizer) is None:
             dataset.tokenizer = tokenizer  # type: ignore[attr-defined]
+    unet: Any = getattr(module, "unet", None)
+    if unet is not None and settings.get("channels", first := unet.config.block_out_channels[0]) != first:
+        raise UserError(f"adapter.channels={settings['channels']}: expected {first}, as of the UNet's first "
+                        "feature map, where the condition is added")
     if known := settings.get("voices"):
         _check_voices({name: voices_of(dataset) for name, dataset in sets.items()}, int(known))
     if width := settings.get("features"):
