@@ -73,4 +73,5 @@ pocket: setup
 	$(BIN)/python train.py experiment=pocket/clip
 	$(BIN)/python -m images_that_speak.data data.root=data/pocket_voices data.voices=[awb,kal16] data.prompts=600
 	$(BIN)/python train.py experiment=pocket/ctc
+	$(BIN)/python train.py experiment=pocket/vocoder
 	$(BIN)/python train.py experiment=pocket/family
