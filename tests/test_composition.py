@@ -187,6 +187,8 @@ def test_masks_stay_in_range_and_grow_with_their_edge(edge, start, ceiling):
     (lambda: Masks(elsewhere=-0.1), "composition.elsewhere=-0.1"),
     (lambda: Masks(edge=-1), "composition.edge=-1"),
     (lambda: Masks(speech_ceiling_hz=9000), "composition.speech_ceiling_hz=9000"),
+    (lambda: Masks(draws=-1), "composition.draws=-1: expected at least 0"),
+    (lambda: SpeechOnly(draw_steps=0), "composition.draw_steps=0: expected at least 1"),
     (lambda: Split(audio_delta=2), "composition.audio_delta=2"),
 ])
 def test_values_out_of_range_are_named(make, told):

@@ -22,7 +22,9 @@ from images_that_speak.diffusion import generate as module
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Guidance
+from images_that_speak.diffusion.method import bound, mean_of_draws
 from images_that_speak.diffusion.outputs import FILES, sample_id
+from images_that_speak.diffusion.sampling import make_scheduler, noise, sample
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 
@@ -40,7 +42,8 @@ def batch_of(cfg, jobs=None):
 
 
 @pytest.mark.parametrize("choices", [
-    ["composition=masks"], ["composition=images_that_sound", "steps=5", "scheduler=dpm"]])
+    ["composition=masks"], ["composition.draws=2", "composition.draw_steps=2"],
+    ["composition=images_that_sound", "steps=5", "scheduler=dpm"]])
 def test_a_sample_does_not_depend_on_its_batch(make, choices):
     cfg = make("num_samples=3", *choices)
     layout = config.instantiate(cfg.family)
@@ -77,6 +80,32 @@ def test_full_weight_without_the_image_is_speech_alone(make):
     joint = batch_of(make("composition=weighted_average", "guidance.audio_weight=1"))
     alone = batch_of(make("composition=speech_only"))
     assert joint.equal(alone)
+
+
+def test_the_speech_is_the_mean_of_its_draws(make):
+    """And beside it the picture is denoised as ever; every network evaluation is counted."""
+    one = ["composition.draws=1", "composition.draw_steps=3"]
+    torch.testing.assert_close(batch_of(make("composition=speech_only", *one)),
+                               batch_of(make("composition=speech_only")), rtol=1e-3, atol=2e-4)
+    cfg = make("composition.draws=2", "composition.draw_steps=3", "guidance.audio_weight=0")
+    layout = config.instantiate(cfg.family)
+    family, settings, jobs = Family.load(layout), read_settings(cfg, layout), plan(cfg, layout)
+    branch = bound(family, settings, jobs, ["speech"])["speech"]
+    mean = mean_of_draws(branch, family, settings, jobs, 2, 3)
+    draws = [sample(lambda x, t, done: branch(x, t, done, False).guided, x,
+                    make_scheduler(schedule=layout.schedule, **settings.scheduler), 3)
+             for x in noise([job.seed for job in jobs], (2, *layout.latent_shape)).unbind(1)]
+    torch.testing.assert_close(mean, (draws[0] + draws[1]) / 2)
+    assert (draws[0] - draws[1]).abs().max() > 0.1
+    called, passes = [], []
+    for predictor in family.predictors.values():
+        predictor.unet.register_forward_hook(lambda unet, given, _: passes.append(len(given[0])))
+    generate_batch(family, settings, jobs, called.append)
+    assert len(called) == settings.method.calls(settings) == 2 * 3 + 3
+    assert sum(passes) == settings.evaluations * len(jobs) == 2 * 3 + 3 * 2
+    with pytest.raises(UserError, match="steps=2000: expected 1 to 1000"):
+        bad = make("composition.draws=2", "composition.draw_steps=2000")
+        read_settings(bad, layout)
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm", "unipc"])

@@ -148,12 +148,33 @@ class ImageOnly:
         return image.guided
 
 
+def speech_draws(compose: Composition) -> tuple[int, int]:
+    """How many draws of the speech branch a composition takes the mean of, and in how many steps each; 0, 0
+    where it wants the branch in every step of its own."""
+    draws = getattr(compose, "draws", 0)
+    return (draws, compose.draw_steps) if draws else (0, 0)  # type: ignore[attr-defined]
+
+
+def _check_draws(draws: int, draw_steps: int) -> None:
+    for name, value, least in (("draws", draws, 0), ("draw_steps", draw_steps, 1)):
+        if value < least:
+            raise UserError(f"composition.{name}={value}: expected at least {least}")
+
+
 @dataclass(frozen=True)
 class SpeechOnly:
-    """The speech branch alone: x̂₀ = g_speech. An anchor."""
+    """The speech branch alone: x̂₀ = g_speech. An anchor.
 
+    draws, draw_steps: as in `Masks`.
+    """
+
+    draws: int = 0
+    draw_steps: int = 4
     branches: ClassVar[tuple[str, ...]] = ("speech",)
     uses_uncond: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_draws(self.draws, self.draw_steps)
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
         return speech.guided
@@ -248,6 +269,8 @@ class Masks(_Masked):
     speech_ceiling_hz: rows above stay with the image; null: all rows may speak.
     picture_gain: what the brightness beside the speech is multiplied by, in [0, 1]. The picture is played
         too: at 0.6 a drawing of brightness 0.6 sounds 35 dB softer, and recognisers no longer stumble on it.
+    draws: of the speech branch, whose mean is said: they are made first, in `draw_steps` steps each, and the
+        picture is then denoised beside and around it. 0: both are denoised together, from one draw.
     """
 
     audio_weight: float = 0.9
@@ -255,10 +278,13 @@ class Masks(_Masked):
     edge: float = 0.12
     speech_ceiling_hz: float | None = None
     picture_gain: float = 1.0
+    draws: int = 0
+    draw_steps: int = 4
     branches: ClassVar[tuple[str, ...]] = BOTH
     uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        _check_draws(self.draws, self.draw_steps)
         _shares(audio_weight=self.audio_weight, elsewhere=self.elsewhere, picture_gain=self.picture_gain)
         self._check()
 

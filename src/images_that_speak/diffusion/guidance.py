@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..networks.condition import Condition
-from .composition import Composition, Guided, Moment
+from .composition import Composition, Guided, Moment, speech_draws
 from .predictor import Predictor
 
 ALWAYS = (0.0, 1.0)
@@ -64,6 +65,16 @@ class Branch:
         return Guided(uncond, cond, scale, self.guidance.rescale)
 
 
+class Said:
+    """Stands for a branch that has made up its mind: the same x̂₀ (B, C, H, W) at every step."""
+
+    def __init__(self, latent: Tensor):
+        self.latent = latent
+
+    def __call__(self, x: Tensor, t: Tensor, progress: float, uses_uncond: bool) -> Guided:
+        return Guided(self.latent, self.latent, 1.0)
+
+
 class Joint:
     """Branches joined by a composition, each from its start point on.
 
@@ -76,7 +87,7 @@ class Joint:
         activity: (B, F) speech activity, for compositions with a mask.
     """
 
-    def __init__(self, compose: Composition, branches: dict[str, Branch],
+    def __init__(self, compose: Composition, branches: Mapping[str, Branch | Said],
                  starts: dict[str, float] | None = None, activity: Tensor | None = None):
         missing = [name for name in compose.branches if name not in branches]
         if missing:
@@ -107,9 +118,14 @@ def start_points(compose: Composition, starts: dict[str, float] | None) -> dict[
 def evaluations(compose: Composition, guidance: dict[str, Guidance], starts: dict[str, float] | None,
                 steps: int) -> int:
     """UNet passes that one sample takes; a pass with and one without a condition count one each."""
-    return sum(guidance[name].passes(i / steps, compose.uses_uncond)
-               for name, start in start_points(compose, starts).items()
-               for i in range(steps) if i / steps >= start)
+    starts = start_points(compose, starts)
+    draws, draw_steps = speech_draws(compose)
+    if draws:
+        del starts["speech"]
+    said = sum(guidance["speech"].passes(i / draw_steps, False) for i in range(draw_steps))
+    return draws * said + sum(guidance[name].passes(i / steps, compose.uses_uncond)
+                      for name, start in starts.items()
+                      for i in range(steps) if i / steps >= start)
 
 
 def check_starts(starts: dict[str, float]) -> None:

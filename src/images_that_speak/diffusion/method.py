@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -17,9 +17,9 @@ from torch import Tensor
 from ..errors import UserError
 from ..prompts import Pair
 from ..speech.tts import Phone
-from .composition import BOTH, NO_PHONES, Composition
+from .composition import BOTH, NO_PHONES, Composition, speech_draws
 from .family import Family, activity
-from .guidance import Branch, Guidance, Joint, check_starts, evaluations
+from .guidance import Branch, Guidance, Joint, Said, check_starts, evaluations
 from .layout import Layout
 from .outputs import sample_id
 from .sampling import Callback, make_scheduler, noise, sample, set_steps
@@ -128,9 +128,14 @@ def bound(family: Family, settings: Settings, jobs: Sequence[Job], names: Iterab
 def denoise(family: Family, settings: Settings, compose: Composition, jobs: Sequence[Job],
             callback: Callback | None = None) -> Tensor:
     """Pictures (len(jobs), 256, 1024) in [0, 1] of what `compose` joins, all denoised together."""
-    branches = bound(family, settings, jobs, compose.branches)
     sounding = (activity([job.phones for job in jobs]).to(family.device) if family.layout.speaks_phonemes
                 else None)
+    bindings = bound(family, settings, jobs, compose.branches)
+    branches: dict[str, Branch | Said] = {**bindings}
+    draws, draw_steps = speech_draws(compose)
+    if draws:
+        branches["speech"] = Said(mean_of_draws(bindings["speech"], family, settings, jobs, draws, draw_steps,
+                                                callback))
     joint = Joint(compose, branches, settings.starts, sounding)
     scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
     x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
@@ -138,6 +143,23 @@ def denoise(family: Family, settings: Settings, compose: Composition, jobs: Sequ
         pictures = family.decode(sample(joint, x, scheduler, settings.steps, callback))
     finish = getattr(compose, "finish", None)
     return pictures if finish is None or sounding is None else finish(pictures, sounding)
+
+
+def mean_of_draws(branch: Branch, family: Family, settings: Settings, jobs: Sequence[Job], draws: int,
+                  steps: int, callback: Callback | None = None) -> Tensor:
+    """(B, C, H, W) mean of `draws` samples of one branch alone, each from noise of its own.
+
+    The more draws, the nearer to what the branch expects of the clean latent given its condition alone: what
+    the draws do not agree on, which is the fine structure of a voice, averages out, and words are plainer.
+    """
+    scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
+    noises = noise([job.seed for job in jobs], (draws, *family.layout.latent_shape)).to(family.device)
+
+    def predict(x: Tensor, t: Tensor, progress: float) -> Tensor:
+        return branch(x, t, progress, False).guided
+
+    with settings.casting(family.device):
+        return torch.stack([sample(predict, x, scheduler, steps, callback) for x in noises.unbind(1)]).mean(0)
 
 
 def check_schedule(settings: Settings, layout: Layout) -> None:
@@ -158,12 +180,15 @@ class JointDenoising:
         if settings.compose.branches == BOTH:
             check_starts(settings.starts)
         check_schedule(settings, layout)
+        if (draw_steps := speech_draws(settings.compose)[1]):
+            check_schedule(replace(settings, steps=draw_steps), layout)
 
     def branches(self, settings: Settings) -> tuple[str, ...]:
         return settings.compose.branches
 
     def calls(self, settings: Settings) -> int:
-        return settings.steps
+        draws, draw_steps = speech_draws(settings.compose)
+        return settings.steps + draws * draw_steps
 
     def evaluations(self, settings: Settings) -> int:
         return evaluations(settings.compose, settings.guidance, settings.starts, settings.steps)
