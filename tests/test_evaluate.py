@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from images_that_speak.files import read_json, write_json
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
 
 CONCEPTS = ("a cat", "two dogs", "a house")
@@ -125,6 +127,19 @@ def test_a_run_is_read_back(tmp_path: Path, stand_ins: None, capsys: pytest.Capt
     assert len(rows) == 9 and rows[1]["heard"] == PHRASES[0]
     assert "| 22.2 % [" in (folder / "totals.md").read_text()
     assert "silent, counted as nothing heard: s20" in capsys.readouterr().out
+
+
+def test_a_picture_in_colour_is_no_other_sample(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    shutil.copy(run / "samples/s00/image.png", run / "samples/s00/colour.png")
+    write_png(tmp_path / "samples/blue_colour.png", picture(0, 0))  # anyone's picture
+    names = [item.name for item in find_pictures(run)]
+    assert len(names) == 10 and "samples/blue_colour.png" in names
+    (tmp_path / "alone").mkdir()
+    for name in ("one.png", "two.png", "colour.png", "one_spec.png", "one_video.png"):
+        shutil.copy(run / "samples/s00/image.png", tmp_path / "alone" / name)
+    found = PictureDistances(ClipSquares(), str(tmp_path / "alone"))
+    assert [path.name for path in found.files] == ["one.png", "two.png"]
 
 
 class Deaf(Ear):

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from ..audio.mel import MEL
-from ..audio.picture import quantise, read_picture
+from ..audio.picture import is_copy, quantise, read_picture
 from ..audio.wave import read_wave
 from ..config import instantiate
 from ..errors import UserError
@@ -40,8 +40,6 @@ from .tables import (
 
 SOURCES = ("picture", "wav")
 CHUNK = 8  # samples decoded at once: bounds the memory, not the result
-# Pictures that show the same sample once more, in colour or with a frame.
-COPIES = ("spectrogram", "spec", "video")
 
 
 @dataclass(frozen=True)
@@ -204,9 +202,7 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
     by_stem: dict[Path, Path] = {}
     for path in sorted(root.rglob("*")):
         stem = path.stem.removesuffix("_img")
-        if path.suffix.lower() not in (".png", ".npy") or path.name.startswith("."):
-            continue
-        if stem in COPIES or stem.rpartition("_")[2] in COPIES:
+        if path.suffix.lower() not in (".png", ".npy") or path.name.startswith(".") or is_copy(path):
             continue
         key = path.with_name(stem)
         # png before npy: the 8-bit file is what is seen.
