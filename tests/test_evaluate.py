@@ -129,6 +129,27 @@ def test_a_run_is_read_back(tmp_path: Path, stand_ins: None, capsys: pytest.Capt
     assert "silent, counted as nothing heard: s20" in capsys.readouterr().out
 
 
+def test_runs_of_the_same_prompts_keep_their_own_scores(tmp_path: Path, stand_ins: None) -> None:
+    """The folder of a sample is named after its prompts and seed, so that both runs have all names."""
+    first, second = make_run(tmp_path / "runs/first"), make_run(tmp_path / "runs/second")
+    write_png(second / "samples/s00/image.png", picture(0, 1))
+    for run in (first, second):
+        (run / "samples/s22/image.png").write_bytes(b"no picture")
+    result = module.evaluate(compose(tmp_path, f"pictures={tmp_path / 'runs'}"))
+    assert result["samples"] == 16 and result["wer"] == pytest.approx((6 + 9) / 48)
+    heard = [read_json(run / "samples/s00/sample.json")["scores"]["heard"] for run in (first, second)]
+    assert heard == list(PHRASES[:2])
+    assert [entry["file"] for entry in result["left_out"]] == ["first/samples/s22", "second/samples/s22"]
+    with open(next((tmp_path / "logs/evaluate").iterdir()) / "samples.csv") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert len(set(names)) == 16 and names[0] == "first/samples/s00"
+    # Also where nothing but the folders is given.
+    both = [run / "samples/s00" for run in (first, second)]
+    read_back(both, READERS, Player(), quiet=True)
+    heard = [read_json(folder / "sample.json")["scores"]["heard"] for folder in both]
+    assert heard == list(PHRASES[:2])
+
+
 def test_a_picture_in_colour_is_no_other_sample(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     shutil.copy(run / "samples/s00/image.png", run / "samples/s00/colour.png")

@@ -166,8 +166,7 @@ def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
                           record["image_prompt"] or None, record["audio_prompt"] or None, record, folder))
     report = read_items(items, replace(readers, source=source))
     tell(report)
-    kept = [item for item in items if item.name not in report.left_out]
-    for item, row in zip(kept, report.rows, strict=True):
+    for item, row in zip(report.items, report.rows, strict=True):
         assert item.record is not None and item.folder is not None
         write_scores(item.folder, item.record, row)
     return totals(report.rows, bootstrap)

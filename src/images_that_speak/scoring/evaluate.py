@@ -6,7 +6,8 @@ generate.py calls on its own samples at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,14 @@ class Readers:
 
 @dataclass
 class Report:
-    """`rows`: a dict for each sample that was read. `left_out`: {file: why}. `notes`: for the user.
+    """`rows`: a dict for each sample that was read; `items`: what each row is of. `left_out`: {name: why}.
 
-    `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name.
+    `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name. `notes`: for
+    the user.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     measured: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -108,7 +111,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         own = [key for keys in report.measured.values() for key in keys]
         figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed), own)
         sets = {name: metric.total() for name, metric in metrics.items()}
-        for row, item in _of(report, items):
+        for row, item in zip(report.rows, report.items, strict=True):
             if item.record is not None and item.folder is not None:
                 write_scores(item.folder, item.record, row, own)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
@@ -147,7 +150,7 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
 
     Returns `plain_totals`. Raises UserError when no folder can be read.
     """
-    items = [_sample_item(Path(folder)) for folder in folders]
+    items = _named_apart([_sample_item(Path(folder)) for folder in folders])
     notes = []
     if isinstance(reader, Readers):
         readers = reader
@@ -163,7 +166,7 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
     report.notes += notes
     if not quiet:
         tell(report)
-    for row, item in _of(report, items):
+    for row, item in zip(report.rows, report.items, strict=True):
         assert item.record is not None and item.folder is not None
         write_scores(item.folder, item.record, row)
     return plain_totals(totals(report.rows, resamplings, seed))
@@ -187,6 +190,20 @@ def _sample_item(folder: Path) -> Item:
         raise UserError(f"{folder / 'sample.json'}: expected a JSON object")
     return Item(folder.name, folder / "image.png", folder / "speech.wav", record.get("image_prompt"),
                 record.get("audio_prompt"), record, folder)
+
+
+def _named_apart(items: Sequence[Item], root: Path | None = None) -> list[Item]:
+    """`items`, those that share a name named by their folder, from `root` where it is given.
+
+    A sample's folder is named after its prompts and seed, and so alike in every run that made it.
+    """
+    shared = Counter(item.name for item in items)
+
+    def place(item: Item) -> Path:
+        where = item.folder or item.picture
+        return where.relative_to(root) if root is not None else where
+
+    return [item if shared[item.name] == 1 else replace(item, name=str(place(item))) for item in items]
 
 
 def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> list[Item]:
@@ -220,6 +237,7 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
         items.append(item)
     if prompts is None:
         return items
+    items = _named_apart(items, root)
     pairs = {pair.file: pair for pair in read_pairs(prompts, ("file", "image_prompt", "audio_prompt"))}
     named = []
     for item in items:
@@ -323,7 +341,6 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
             added |= dict.fromkeys(extend(item.audio_prompt for item in items if item.audio_prompt))
     if added:
         report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
-    kept: list[Item] = []
     embedded: list[Any] = []
     silent = []
     look = readers.picture is not None and any(item.image_prompt for item in items)
@@ -343,14 +360,14 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
                 if look:
                     embedded.append(readers.picture.embed_pictures(np.stack(pictures)))
                 measured += _measure(metrics, good, pictures, waves, report)
-                kept += good
+                report.items += good
             bar.update(len(chunk))
-    if not kept:
+    if not report.items:
         raise UserError("nothing could be read back:\n" + "\n".join(report.left_out.values()))
     if silent:
         report.notes.append(f"silent, counted as nothing heard: {', '.join(silent[:5])}"
                             + (f" and {len(silent) - 5} more" if len(silent) > 5 else ""))
-    seen = _seen(kept, embedded, readers.picture) if look else [{}] * len(kept)
+    seen = _seen(report.items, embedded, readers.picture) if look else [{}] * len(report.items)
     report.rows = [
         {"name": item.name, "image_prompt": item.image_prompt, "audio_prompt": item.audio_prompt,
          **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1"),
@@ -360,7 +377,7 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
          "second_reader": getattr(readers.second, "name", None),
          "picture_reader": readers.picture.name if look else None, "source": readers.source, **more,
          "file": str(item.picture)}
-        for item, row, found, more in zip(kept, report.rows, seen, measured, strict=True)]
+        for item, row, found, more in zip(report.items, report.rows, seen, measured, strict=True)]
     return report
 
 
@@ -491,13 +508,6 @@ def tell(report: Report) -> None:
         print(f"left out, {len(report.left_out)} of {len(report.left_out) + len(report.rows)}:")
         for error in report.left_out.values():
             print(f"  {error}")
-
-
-def _of(report: Report, items: Iterable[Item]) -> Iterator[tuple[dict[str, Any], Item]]:
-    """Each row with its item; names of sample folders and relative paths are unique."""
-    by_name = {item.name: item for item in items}
-    for row in report.rows:
-        yield row, by_name[row["name"]]
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
