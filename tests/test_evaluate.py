@@ -255,6 +255,19 @@ def test_pictures_of_the_published_layout(tmp_path: Path) -> None:
         find_pictures(tmp_path / "nowhere")
 
 
+def test_prompts_and_sounds_go_to_the_picture_that_is_meant(tmp_path: Path) -> None:
+    for name in ("a/x_img.png", "b/x_img.png", "take.1.png", "x_img.png"):
+        write_png(tmp_path / name, picture(0, 1))
+    for name in ("take.1.wav", "take.wav"):
+        write_wave(tmp_path / name, np.zeros(MEL.samples))
+    prompts = tmp_path / "pairs.csv"
+    prompts.write_text("file,image_prompt,audio_prompt\nb/x,a cat,two\nx_img.png,a cat,all others\n")
+    items = {item.name: item for item in find_pictures(tmp_path, prompts)}
+    assert {name: item.audio_prompt for name, item in items.items()} == {
+        "a/x_img.png": "all others", "b/x_img.png": "two", "take.1.png": None, "x_img.png": "all others"}
+    assert items["take.1.png"].wave == tmp_path / "take.1.wav"
+
+
 def test_read_back_after_generating(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     folders = sorted((run / "samples").iterdir())

@@ -211,9 +211,10 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
 
     Of files that differ only in their ending or in `_img` and `_spec` (the published layout writes
     `x_img.png`, `x_spec.png`, `x.npy` and `x.wav`), one is read: the gray png, else the npy. Prompts come
-    from the csv `prompts` (columns file, image_prompt, audio_prompt; `file` with or without ending), else
-    from the sample.json beside a picture, else there are none. Raises UserError when the folder holds no
-    picture, or when the csv names a file that is not there.
+    from the csv `prompts` (columns file, image_prompt, audio_prompt; `file` with or without ending, and
+    without its folder where it stands for all pictures of that name), else from the sample.json beside a
+    picture, else there are none. Raises UserError when the folder holds no picture, or when the csv names a
+    file that is not there.
     """
     root = Path(pictures)
     by_stem: dict[Path, Path] = {}
@@ -232,24 +233,28 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
         if path.name == "image.png" and (path.parent / "sample.json").exists():
             item = _sample_item(path.parent)
         else:
-            wave = next((p for p in (key.with_suffix(".wav"), key.with_suffix(".flac")) if p.exists()), None)
+            sounds = [key.with_name(key.name + ending) for ending in (".wav", ".flac")]
+            wave = next((sound for sound in sounds if sound.exists()), None)
             item = Item(str(path.relative_to(root)), path, wave)
         items.append(item)
+    items = _named_apart(items, root)
     if prompts is None:
         return items
-    items = _named_apart(items, root)
     pairs = {pair.file: pair for pair in read_pairs(prompts, ("file", "image_prompt", "audio_prompt"))}
-    named = []
+    named, used = [], set()
     for item in items:
         path = item.picture.relative_to(root)
-        names = (str(path), path.name, str(path.with_suffix("")), path.stem, path.stem.removesuffix("_img"))
-        pair = next((pairs.pop(name) for name in names if name in pairs), None)
-        if pair is not None:
-            named.append(replace(item, image_prompt=pair.image_prompt, audio_prompt=pair.audio_prompt))
-        else:
-            named.append(item)
-    if pairs:
-        missing = ", ".join(repr(file) for file in list(pairs)[:5])
+        bare = path.with_suffix("")
+        # With its folder first: another folder may hold a picture of the same name.
+        names = (str(path), str(bare), str(bare).removesuffix("_img"), path.name, bare.name,
+                 bare.name.removesuffix("_img"))
+        file = next((name for name in names if name in pairs), None)
+        if file is not None:
+            used.add(file)
+            item = replace(item, image_prompt=pairs[file].image_prompt, audio_prompt=pairs[file].audio_prompt)
+        named.append(item)
+    if unused := [file for file in pairs if file not in used]:
+        missing = ", ".join(map(repr, unused[:5]))
         raise UserError(f"prompts={prompts}: no picture in {root} for {missing}")
     return named
 
