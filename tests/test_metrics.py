@@ -29,6 +29,7 @@ from images_that_speak.config import instantiate
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json, write_json
 from images_that_speak.scoring import evaluate as module
+from images_that_speak.scoring import pairs
 from images_that_speak.scoring.clap import ClapScore
 from images_that_speak.scoring.dnsmos import FILES, Dnsmos
 from images_that_speak.scoring.metric import Clip
@@ -50,7 +51,7 @@ from images_that_speak.scoring.sets import (
     PictureDistances,
     SoundDistances,
 )
-from images_that_speak.speech.tts import Phone, Utterance
+from images_that_speak.speech.tts import TTS, Phone, SpeechError, Utterance
 
 needs_flite = pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed (make setup)")
 BLACK = np.zeros((256, 1024), np.uint8)
@@ -130,6 +131,33 @@ def test_flite_speaks_as_planned() -> None:
     loud = np.flatnonzero(found[1].mean(0) > found[1].mean(0).max() / 2)
     assert 90 < loud.min() and loud.max() < 230
     assert references.of(clip(name="b", audio_prompt=None)) is None
+
+
+class Speaker(TTS):
+    """A flite of one voice, which cannot speak what is not ASCII."""
+
+    name, version, voices = "flite", "1", ("slt",)
+
+    def speak(self, text: str, voice: str) -> Utterance:
+        self.check_voice(voice)
+        if not text.isascii():
+            raise SpeechError(f"tts=flite: {text!r} holds nothing to speak")
+        return Utterance(tones(500).astype(np.float32), [Phone("b", 0, 0.25)])
+
+
+def test_what_flite_cannot_say_costs_one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "Flite", Speaker)
+    metric = PictureSimilarity("tts")
+    rows = metric.add([clip(record={"settings": {"voice": "p225"}}), clip(audio_prompt="日本"),
+                       clip(audio_prompt="日本", record={"phones": [["b", 1.0, 1.1]]}), clip()])
+    # One of VCTK's voices, of which flite knows nothing, is spoken by the metric's own.
+    assert [set(row) for row in rows] == [{"ssim", "hss"}, set(), set(), {"ssim", "hss"}]
+    assert metric.counted() == 1 and metric.total() == {}
+    silent = PictureSimilarity("tts")
+    silent.add([clip(audio_prompt="日本")])
+    assert silent.total() == {}
+    with pytest.raises(UserError, match="no voice 'p225'"):
+        PictureSimilarity("tts", voice="p225")
 
 
 def test_a_reference_is_found_by_name_or_by_phrase(reference: Path) -> None:

@@ -35,7 +35,7 @@ class References:
     folder of anchors), of which each sample has the one of its own sample_id or else of its own phrase; or a
     folder of sounds and pictures named as the samples are. voice: flite's, for samples that name none.
 
-    Raises UserError when flite is not installed, or the folder holds nothing.
+    Raises UserError when flite is not installed or lacks the voice, or the folder holds nothing.
     """
 
     def __init__(self, source: str | None, voice: str = "slt"):
@@ -49,7 +49,8 @@ class References:
         self.used: set[Path | str] = set()
         if self.flite is None:
             self._find(Path(source))
-        self._kept: tuple[str, tuple[np.ndarray, np.ndarray]] | None = None
+        else:
+            self.flite.check_voice(voice)
         self.log_mel = LogMel()
 
     def _find(self, folder: Path) -> None:
@@ -68,23 +69,23 @@ class References:
 
     def of(self, clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
         """(wave, picture) to compare `clip` with, the picture (256, 1024) uint8; None where there is none."""
-        # Several metrics ask for the same clip one after the other.
-        if self._kept is None or self._kept[0] != clip.name:
-            found = self._spoken(clip) if self.flite else self._stored(clip)
-            if found is None:
-                return None
-            self._kept = clip.name, found
-        return self._kept[1]
+        return self._spoken(clip) if self.flite else self._stored(clip)
 
     def _spoken(self, clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
         assert self.flite is not None
         if not clip.audio_prompt:
             return None
         record = clip.record or {}
-        voice = (record.get("settings") or {}).get("voice") or self.voice
-        utterance = self.flite.speak(clip.audio_prompt, voice)
+        voice = (record.get("settings") or {}).get("voice")
+        if voice not in self.flite.voices:  # a family that learnt from recordings has voices of its own
+            voice = self.voice
         planned = [Phone(*phone) for phone in record.get("phones") or ()]
-        wave = place(utterance, planned, text_to_phones(clip.audio_prompt) if planned else [])
+        try:
+            utterance = self.flite.speak(clip.audio_prompt, voice)
+            words = text_to_phones(clip.audio_prompt) if planned else []
+        except UserError:  # in another script, say: the others still have their figures
+            return None
+        wave = place(utterance, planned, words)
         self.used.add(clip.audio_prompt)
         return wave, self._picture(wave)
 
@@ -184,7 +185,8 @@ class Pairs(ABC):
         ...
 
     def total(self) -> dict[str, float]:
-        if not self.references.used:
+        # Where flite speaks, phrases that it cannot speak, or none at all, are no mistake in `reference`.
+        if not self.references.used and self.references.flite is None:
             raise UserError(f"reference={self.reference}: has no sample of these phrases or names")
         return {}
 
