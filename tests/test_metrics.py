@@ -160,6 +160,23 @@ def test_what_flite_cannot_say_costs_one_figure(monkeypatch: pytest.MonkeyPatch)
         PictureSimilarity("tts", voice="p225")
 
 
+def test_plain_sounds_are_found_by_the_names_of_pictures(tmp_path: Path) -> None:
+    """As find_pictures names them: by their path, with its ending."""
+    for number, name in enumerate(("x0", "a/x1", "b/x1", "take.1")):
+        write_wave(tmp_path / f"{name}.wav", speech(number))
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 1024)).astype(np.uint8)
+    write_png(tmp_path / "x0_img.png", pixels)
+    write_png(tmp_path / "x0_spec.png", BLACK)
+    references = References(str(tmp_path))
+    for name, number in (("x0_img.png", 0), ("deep/x0.npy", 0), ("b/x1_img.png", 2), ("a/x1.png", 1),
+                         ("take.1.png", 3)):
+        found = references.of(clip(name))
+        assert found is not None and found[0] == pytest.approx(speech(number), abs=1e-4)
+        assert np.array_equal(found[1], pixels) == (number == 0)
+    # Two are called x1, and which is meant nobody can know.
+    assert references.of(clip("x1.png")) is None and references.of(clip("c/x1_img.png")) is None
+
+
 def test_a_reference_is_found_by_name_or_by_phrase(reference: Path) -> None:
     references = References(str(reference))
     for name, phrase, seed in (("a", "whatever", 0), ("other", "happy baby", 3), ("c", None, 5)):
@@ -167,6 +184,9 @@ def test_a_reference_is_found_by_name_or_by_phrase(reference: Path) -> None:
         assert found is not None and found[0] == pytest.approx(speech(seed), abs=1e-4)
     assert references.of(clip("other", audio_prompt="nothing like it")) is None
     assert len(references.used) == 3
+    # Of several runs, samples are named by their path.
+    found = references.of(clip("first/samples/b", audio_prompt=None))
+    assert found is not None and found[0] == pytest.approx(speech(3), abs=1e-4)
     with pytest.raises(UserError, match="no such folder"):
         References(str(reference / "nowhere"))
     (reference / "empty").mkdir()
