@@ -22,8 +22,9 @@ VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
 INPUTS = ("prompts", "words", "run", "pictures", "reference")
-# Folders of weights, which count by their content too.
-WEIGHTS = ("family.weights", "family.lora", "vocoder.path")
+# Folders of weights, which count by their content too; a family of the hub's is a name.
+FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme_bert")
+WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
 
 
