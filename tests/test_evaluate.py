@@ -295,6 +295,40 @@ def test_a_missing_eye_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "what is seen is not scored" in out and "listened for besides: music" in out
 
 
+def test_other_settings_have_anchors_of_their_own(tmp_path: Path) -> None:
+    from images_that_speak.scoring.anchors import _key
+
+    for name in ("first", "other"):
+        write_json(tmp_path / name / "pocket/family.json", {"name": name})
+    lora, vocoder = tmp_path / "lora", tmp_path / "vocoder"
+    write_json(lora / "pytorch_lora_weights.safetensors", {})
+    write_json(vocoder / "config.json", {})
+
+    def key(*overrides: str) -> str:
+        return _key(config._compose("generate", [f"paths.weights={tmp_path / 'first'}", *overrides]), [])
+
+    plain = key()
+    assert key("batch_size=2", "num_samples=3", f"paths.data={tmp_path}") == plain
+    choices = [("scene=anywhere",), ("scene.margin=0.3",), (f"family.lora={lora}",),
+               (f"vocoder.path={vocoder}",), ("family.template='a drawing of {}'",),
+               (f"paths.weights={tmp_path / 'other'}",),
+               *(("family=sd15", f"family.speech={name}")
+                 for name in (tmp_path / "first", tmp_path / "other", "a/b"))]
+    found = [plain, *(key(*choice) for choice in choices)]
+    assert len(set(found)) == len(found)
+    # Those that are read below a table are of the same family, in whatever settings.
+    families = {choice: made.split("-")[0] for choice, made in zip([(), *choices], found, strict=True)}
+    assert [choice for choice, family in families.items() if family == families[()]] == [
+        (), *choices[:2], choices[3]]
+    # What lies there counts, not where; and how networks are run does not.
+    write_json(lora / "pytorch_lora_weights.safetensors", {"other": 1})
+    write_json(vocoder / "config.json", {"other": 1})
+    assert key(f"family.lora={lora}") != found[3] and key(f"vocoder.path={vocoder}") != found[4]
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert key(f"paths.weights={tmp_path / 'copy'}") == plain
+    assert key(*choices[-1], "family.running.attention=eager") == found[-1]
+
+
 def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from tiny_family import tiny_pocket_family
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,6 +81,20 @@ def weights_fingerprint(folder: Path) -> str:
     files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".safetensors", ".json", ".pt", ".bin")]
     return _fingerprint(tuple((p, p.relative_to(folder), p.stat().st_size, p.stat().st_mtime_ns)
                               for p in files))
+
+
+def by_content(value: Any) -> Any:
+    """The fingerprint of the weights in the folder `value`; what is no folder, as it is."""
+    return weights_fingerprint(Path(value)) if isinstance(value, str) and Path(value).is_dir() else value
+
+
+def family_fingerprint(section: Mapping[str, Any]) -> str:
+    """12 hex digits of a resolved section `family`, its folders of weights by their content.
+
+    How the networks are run makes no other family, and neither does whether the hub is asked for them.
+    """
+    return content_hash({key: by_content(value) if key in FAMILY else value
+                         for key, value in section.items() if key not in ("running", "offline")})
 
 
 @cache
