@@ -5,19 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
-from images_that_speak import config
+from images_that_speak import cli, config
+from images_that_speak.audio import vocoder
 from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.picture import write_png
 from images_that_speak.audio.wave import write_wave
+from images_that_speak.checks.evaluate import check
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json, write_json
+from images_that_speak.runs import as_made, differences, finished, open_run
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard
@@ -229,6 +235,125 @@ def test_bad_sound_beside_a_picture(tmp_path: Path, wave: np.ndarray, rate: int,
     assert set(report.left_out) == {"s00", "s01"}
     assert said in report.left_out["s00"] and "not a readable sound" in report.left_out["s01"]
     assert len(report.rows) == 7
+
+
+# --- whose vocoder plays
+
+def made(tmp_path: Path, *overrides: str) -> Path:
+    """A finished run of generate.py with one sample, as `overrides` would make it.
+
+    In tmp_path/foreign lies a pipeline in diffusers layout, as far as a layout looks, with a vocoder.
+    """
+    foreign = tmp_path / "foreign"
+    for part in ("unet", "text_encoder", "tokenizer", "vocoder"):
+        (foreign / part).mkdir(parents=True, exist_ok=True)
+    write_json(foreign / "scheduler/scheduler_config.json", {"beta_schedule": "scaled_linear"})
+    write_json(foreign / "vae/config.json", {"in_channels": 3, "latent_channels": 4,
+                                             "block_out_channels": [1, 1, 1, 1]})
+    cfg = config._compose("generate", [*places(tmp_path), *overrides])
+    with open_run(cfg, "generate") as run:
+        write_png(run.sample_dir("s") / "image.png", picture(0, 1))
+        write_json(run.sample_dir("s") / "sample.json", {
+            "sample_id": "s", "image_prompt": CONCEPTS[0], "audio_prompt": PHRASES[1]})
+        run.finish({})
+    return run.dir
+
+
+def places(tmp_path: Path) -> list[str]:
+    write_json(tmp_path / "weights/pocket/family.json", {"name": "stand-in"})
+    return [f"paths.logs={tmp_path / 'logs'}", f"paths.weights={tmp_path / 'weights'}"]
+
+
+def foreign(tmp_path: Path) -> list[str]:
+    return ["family=sd15", *(f"family.{branch}={tmp_path / 'foreign'}" for branch in ("image", "speech"))]
+
+
+@pytest.fixture
+def played_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The vocoders that were loaded."""
+    loaded: list[str] = []
+
+    def load(path: str | Path) -> Player:
+        loaded.append(str(path))
+        return Player()
+
+    monkeypatch.setattr(vocoder, "load_vocoder", load)
+    monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: READERS)
+    return loaded
+
+
+def test_a_run_is_played_by_its_own_vocoder(tmp_path: Path, played_by: list[str],
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    run = made(tmp_path, *foreign(tmp_path))
+    cfg = config._compose("evaluate", [*places(tmp_path), f"run={run}"])
+    assert module.evaluate(cfg)["wer"] == 0
+    assert played_by == [str(tmp_path / "foreign/vocoder")]
+    assert f"family as in {run}/config.yaml" in capsys.readouterr().out
+    # It says so itself, and is found again by the same command; one of another vocoder is another run.
+    folder = next((tmp_path / "logs/evaluate").iterdir())
+    taken = as_made(cfg)
+    assert OmegaConf.load(folder / "config.yaml").family.speech == str(tmp_path / "foreign")
+    assert finished(taken, "evaluate") == (folder, read_json(folder / "result.json"))
+    assert differences(folder, taken) == [] and as_made(taken) is taken
+    assert f"{'played':<12} by the vocoder of {tmp_path / 'foreign'}" in check(cfg)[0]
+    other = config._compose("evaluate", [*places(tmp_path), f"run={run}", "vocoder.path=griffin_lim"])
+    module.evaluate(other)
+    assert played_by[1:] == ["griffin_lim"] and len([*(tmp_path / "logs/evaluate").iterdir()]) == 2
+    # Without its folders, the family is named as what is missing, or another vocoder plays.
+    shutil.rmtree(tmp_path / "foreign")
+    with pytest.raises(UserError, match=r"family.image=.*foreign: no such folder"):
+        module.evaluate(config._compose("evaluate", [*places(tmp_path), f"run={run}", "fresh=true"]))
+    assert f"family as in {run}/config.yaml" in capsys.readouterr().out
+
+
+def test_what_is_taken_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(run: Path, *overrides: str, where: Path = tmp_path) -> dict:
+        cfg = config._compose("evaluate", [*places(where), f"run={run}", *overrides])
+        found = as_made(cfg)
+        return {key: value for key, value in config.changed(found, "evaluate").items() if key != "run"}
+
+    lora = tmp_path / "lora"
+    write_json(lora / "pytorch_lora_weights.safetensors", {})
+    plain = made(tmp_path)
+    tuned = made(tmp_path, f"family.lora={lora}", "vocoder.path=griffin_lim")
+    mine = {key: value for key, value in taken(plain).items() if key.startswith("paths.")}
+    assert taken(plain) == mine
+    # The weights of a family that ships are those of this checkout, wherever the run was made.
+    moved = taken(tuned, where=tmp_path / "moved")
+    assert {key: value for key, value in moved.items() if not key.startswith("paths.")} == {
+        "family.lora": str(lora), "vocoder.path": "griffin_lim"}
+    assert taken(tuned, "vocoder.path=here") == {**mine, "family.lora": str(lora), "vocoder.path": "here"}
+    assert taken(tuned, "family.template='a {}'") == {**mine, "family.template": "a {}"}
+    shutil.rmtree(lora)
+    assert taken(tuned, "vocoder.path=here") == {**mine, "vocoder.path": "here"}
+    # Also what is the default can be meant.
+    job = OmegaConf.create({"hydra": {"overrides": {"task": ["family=pocket"]}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", job)
+    assert taken(tuned) == mine
+
+
+def test_a_command_takes_them_before_it_looks_for_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    lora = tmp_path / "lora"
+    write_json(lora / "pytorch_lora_weights.safetensors", {})
+    run = made(tmp_path, f"family.lora={lora}", "vocoder.path=griffin_lim")
+    monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: READERS)
+    monkeypatch.setattr(vocoder, "load_vocoder", lambda path: Player())
+    arguments = ["evaluate.py", *places(tmp_path), f"run={run}"]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", list(arguments))
+        cli.launch("evaluate", "images_that_speak.scoring.evaluate.evaluate")
+    out = capsys.readouterr().out
+    assert "finished already" in out and "settings have changed" not in out
+    folder, = (tmp_path / "logs/evaluate").iterdir()
+    assert read_json(folder / "run.json")["changed"]["vocoder.path"] == "griffin_lim"
+    # What is gone is asked for by name, with where the name comes from.
+    shutil.rmtree(lora)
+    monkeypatch.setattr(sys, "argv", [*arguments, "fresh=true"])
+    with pytest.raises(SystemExit):
+        cli.launch("evaluate", "images_that_speak.scoring.evaluate.evaluate")
+    told = capsys.readouterr()
+    assert f"family and vocoder as in {run}/config.yaml" in told.out and f"family.lora={lora}" in told.err
 
 
 def test_pictures_of_the_published_layout(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..files import alone_in, read_json, write_json
 from ..kept import kept, stamp
 from ..prompts import read_pairs
-from ..runs import open_run
+from ..runs import as_made, open_run
 from .heard import SILENT, SpeechReader
 from .metric import Clip, Metric
 from .statistics import Interval, score_sample, totals
@@ -96,10 +96,12 @@ class Report:
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Read back what `cfg` (configs/evaluate.yaml) names, print the tables, and return the result.
 
+    The pictures of a run are played by its own vocoder, unless `cfg` has another (see `runs.as_made`).
     Writes samples.csv, samples.md, totals.csv, totals.md and result.json into a run folder of its own (with
     metrics also metrics.csv and metrics.md), and the scores into the sample.json of samples that have one.
     Files that cannot be read are named and left out. Raises UserError when none can be read.
     """
+    cfg = as_made(cfg)
     items = find_run(cfg.run) if cfg.run else find_pictures(cfg.pictures, cfg.prompts)
     with open_run(cfg, "evaluate") as run:
         if run.result is not None:
