@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
-from images_that_speak import config
+from images_that_speak import cli, config
+from images_that_speak.audio import vocoder
 from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.picture import write_png
 from images_that_speak.audio.wave import write_wave
+from images_that_speak.checks.evaluate import check
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json, write_json
+from images_that_speak.runs import as_made, differences, finished, open_run
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
 
 CONCEPTS = ("a cat", "two dogs", "a house")
@@ -127,6 +135,40 @@ def test_a_run_is_read_back(tmp_path: Path, stand_ins: None, capsys: pytest.Capt
     assert "silent, counted as nothing heard: s20" in capsys.readouterr().out
 
 
+def test_runs_of_the_same_prompts_keep_their_own_scores(tmp_path: Path, stand_ins: None) -> None:
+    """The folder of a sample is named after its prompts and seed, so that both runs have all names."""
+    first, second = make_run(tmp_path / "runs/first"), make_run(tmp_path / "runs/second")
+    write_png(second / "samples/s00/image.png", picture(0, 1))
+    for run in (first, second):
+        (run / "samples/s22/image.png").write_bytes(b"no picture")
+    result = module.evaluate(compose(tmp_path, f"pictures={tmp_path / 'runs'}"))
+    assert result["samples"] == 16 and result["wer"] == pytest.approx((6 + 9) / 48)
+    heard = [read_json(run / "samples/s00/sample.json")["scores"]["heard"] for run in (first, second)]
+    assert heard == list(PHRASES[:2])
+    assert [entry["file"] for entry in result["left_out"]] == ["first/samples/s22", "second/samples/s22"]
+    with open(next((tmp_path / "logs/evaluate").iterdir()) / "samples.csv") as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    assert len(set(names)) == 16 and names[0] == "first/samples/s00"
+    # Also where nothing but the folders is given.
+    both = [run / "samples/s00" for run in (first, second)]
+    read_back(both, READERS, Player(), quiet=True)
+    heard = [read_json(folder / "sample.json")["scores"]["heard"] for folder in both]
+    assert heard == list(PHRASES[:2])
+
+
+def test_a_picture_in_colour_is_no_other_sample(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    shutil.copy(run / "samples/s00/image.png", run / "samples/s00/colour.png")
+    write_png(tmp_path / "samples/blue_colour.png", picture(0, 0))  # anyone's picture
+    names = [item.name for item in find_pictures(run)]
+    assert len(names) == 10 and "samples/blue_colour.png" in names
+    (tmp_path / "alone").mkdir()
+    for name in ("one.png", "two.png", "colour.png", "one_spec.png", "one_video.png"):
+        shutil.copy(run / "samples/s00/image.png", tmp_path / "alone" / name)
+    found = PictureDistances(ClipSquares(), str(tmp_path / "alone"))
+    assert [path.name for path in found.files] == ["one.png", "two.png"]
+
+
 class Deaf(Ear):
     """A judge that never hears the first word."""
 
@@ -195,6 +237,125 @@ def test_bad_sound_beside_a_picture(tmp_path: Path, wave: np.ndarray, rate: int,
     assert len(report.rows) == 7
 
 
+# --- whose vocoder plays
+
+def made(tmp_path: Path, *overrides: str) -> Path:
+    """A finished run of generate.py with one sample, as `overrides` would make it.
+
+    In tmp_path/foreign lies a pipeline in diffusers layout, as far as a layout looks, with a vocoder.
+    """
+    foreign = tmp_path / "foreign"
+    for part in ("unet", "text_encoder", "tokenizer", "vocoder"):
+        (foreign / part).mkdir(parents=True, exist_ok=True)
+    write_json(foreign / "scheduler/scheduler_config.json", {"beta_schedule": "scaled_linear"})
+    write_json(foreign / "vae/config.json", {"in_channels": 3, "latent_channels": 4,
+                                             "block_out_channels": [1, 1, 1, 1]})
+    cfg = config._compose("generate", [*places(tmp_path), *overrides])
+    with open_run(cfg, "generate") as run:
+        write_png(run.sample_dir("s") / "image.png", picture(0, 1))
+        write_json(run.sample_dir("s") / "sample.json", {
+            "sample_id": "s", "image_prompt": CONCEPTS[0], "audio_prompt": PHRASES[1]})
+        run.finish({})
+    return run.dir
+
+
+def places(tmp_path: Path) -> list[str]:
+    write_json(tmp_path / "weights/pocket/family.json", {"name": "stand-in"})
+    return [f"paths.logs={tmp_path / 'logs'}", f"paths.weights={tmp_path / 'weights'}"]
+
+
+def foreign(tmp_path: Path) -> list[str]:
+    return ["family=sd15", *(f"family.{branch}={tmp_path / 'foreign'}" for branch in ("image", "speech"))]
+
+
+@pytest.fixture
+def played_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The vocoders that were loaded."""
+    loaded: list[str] = []
+
+    def load(path: str | Path) -> Player:
+        loaded.append(str(path))
+        return Player()
+
+    monkeypatch.setattr(vocoder, "load_vocoder", load)
+    monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: READERS)
+    return loaded
+
+
+def test_a_run_is_played_by_its_own_vocoder(tmp_path: Path, played_by: list[str],
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    run = made(tmp_path, *foreign(tmp_path))
+    cfg = config._compose("evaluate", [*places(tmp_path), f"run={run}"])
+    assert module.evaluate(cfg)["wer"] == 0
+    assert played_by == [str(tmp_path / "foreign/vocoder")]
+    assert f"family as in {run}/config.yaml" in capsys.readouterr().out
+    # It says so itself, and is found again by the same command; one of another vocoder is another run.
+    folder = next((tmp_path / "logs/evaluate").iterdir())
+    taken = as_made(cfg)
+    assert OmegaConf.load(folder / "config.yaml").family.speech == str(tmp_path / "foreign")
+    assert finished(taken, "evaluate") == (folder, read_json(folder / "result.json"))
+    assert differences(folder, taken) == [] and as_made(taken) is taken
+    assert f"{'played':<12} by the vocoder of {tmp_path / 'foreign'}" in check(cfg)[0]
+    other = config._compose("evaluate", [*places(tmp_path), f"run={run}", "vocoder.path=griffin_lim"])
+    module.evaluate(other)
+    assert played_by[1:] == ["griffin_lim"] and len([*(tmp_path / "logs/evaluate").iterdir()]) == 2
+    # Without its folders, the family is named as what is missing, or another vocoder plays.
+    shutil.rmtree(tmp_path / "foreign")
+    with pytest.raises(UserError, match=r"family.image=.*foreign: no such folder"):
+        module.evaluate(config._compose("evaluate", [*places(tmp_path), f"run={run}", "fresh=true"]))
+    assert f"family as in {run}/config.yaml" in capsys.readouterr().out
+
+
+def test_what_is_taken_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(run: Path, *overrides: str, where: Path = tmp_path) -> dict:
+        cfg = config._compose("evaluate", [*places(where), f"run={run}", *overrides])
+        found = as_made(cfg)
+        return {key: value for key, value in config.changed(found, "evaluate").items() if key != "run"}
+
+    lora = tmp_path / "lora"
+    write_json(lora / "pytorch_lora_weights.safetensors", {})
+    plain = made(tmp_path)
+    tuned = made(tmp_path, f"family.lora={lora}", "vocoder.path=griffin_lim")
+    mine = {key: value for key, value in taken(plain).items() if key.startswith("paths.")}
+    assert taken(plain) == mine
+    # The weights of a family that ships are those of this checkout, wherever the run was made.
+    moved = taken(tuned, where=tmp_path / "moved")
+    assert {key: value for key, value in moved.items() if not key.startswith("paths.")} == {
+        "family.lora": str(lora), "vocoder.path": "griffin_lim"}
+    assert taken(tuned, "vocoder.path=here") == {**mine, "family.lora": str(lora), "vocoder.path": "here"}
+    assert taken(tuned, "family.template='a {}'") == {**mine, "family.template": "a {}"}
+    shutil.rmtree(lora)
+    assert taken(tuned, "vocoder.path=here") == {**mine, "vocoder.path": "here"}
+    # Also what is the default can be meant.
+    job = OmegaConf.create({"hydra": {"overrides": {"task": ["family=pocket"]}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", job)
+    assert taken(tuned) == mine
+
+
+def test_a_command_takes_them_before_it_looks_for_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    lora = tmp_path / "lora"
+    write_json(lora / "pytorch_lora_weights.safetensors", {})
+    run = made(tmp_path, f"family.lora={lora}", "vocoder.path=griffin_lim")
+    monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: READERS)
+    monkeypatch.setattr(vocoder, "load_vocoder", lambda path: Player())
+    arguments = ["evaluate.py", *places(tmp_path), f"run={run}"]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", list(arguments))
+        cli.launch("evaluate", "images_that_speak.scoring.evaluate.evaluate")
+    out = capsys.readouterr().out
+    assert "finished already" in out and "settings have changed" not in out
+    folder, = (tmp_path / "logs/evaluate").iterdir()
+    assert read_json(folder / "run.json")["changed"]["vocoder.path"] == "griffin_lim"
+    # What is gone is asked for by name, with where the name comes from.
+    shutil.rmtree(lora)
+    monkeypatch.setattr(sys, "argv", [*arguments, "fresh=true"])
+    with pytest.raises(SystemExit):
+        cli.launch("evaluate", "images_that_speak.scoring.evaluate.evaluate")
+    told = capsys.readouterr()
+    assert f"family and vocoder as in {run}/config.yaml" in told.out and f"family.lora={lora}" in told.err
+
+
 def test_pictures_of_the_published_layout(tmp_path: Path) -> None:
     for stem in ("one", "two"):
         write_png(tmp_path / f"{stem}_img.png", picture(0, 1))
@@ -217,6 +378,19 @@ def test_pictures_of_the_published_layout(tmp_path: Path) -> None:
         find_pictures(tmp_path, prompts)
     with pytest.raises(UserError, match="holds no picture"):
         find_pictures(tmp_path / "nowhere")
+
+
+def test_prompts_and_sounds_go_to_the_picture_that_is_meant(tmp_path: Path) -> None:
+    for name in ("a/x_img.png", "b/x_img.png", "take.1.png", "x_img.png"):
+        write_png(tmp_path / name, picture(0, 1))
+    for name in ("take.1.wav", "take.wav"):
+        write_wave(tmp_path / name, np.zeros(MEL.samples))
+    prompts = tmp_path / "pairs.csv"
+    prompts.write_text("file,image_prompt,audio_prompt\nb/x,a cat,two\nx_img.png,a cat,all others\n")
+    items = {item.name: item for item in find_pictures(tmp_path, prompts)}
+    assert {name: item.audio_prompt for name, item in items.items()} == {
+        "a/x_img.png": "all others", "b/x_img.png": "two", "take.1.png": None, "x_img.png": "all others"}
+    assert items["take.1.png"].wave == tmp_path / "take.1.wav"
 
 
 def test_read_back_after_generating(tmp_path: Path) -> None:
@@ -244,6 +418,40 @@ def test_a_missing_eye_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["wer"] == 1.0 and "clip" not in found
     out = capsys.readouterr().out
     assert "what is seen is not scored" in out and "listened for besides: music" in out
+
+
+def test_other_settings_have_anchors_of_their_own(tmp_path: Path) -> None:
+    from images_that_speak.scoring.anchors import _key
+
+    for name in ("first", "other"):
+        write_json(tmp_path / name / "pocket/family.json", {"name": name})
+    lora, vocoder = tmp_path / "lora", tmp_path / "vocoder"
+    write_json(lora / "pytorch_lora_weights.safetensors", {})
+    write_json(vocoder / "config.json", {})
+
+    def key(*overrides: str) -> str:
+        return _key(config._compose("generate", [f"paths.weights={tmp_path / 'first'}", *overrides]), [])
+
+    plain = key()
+    assert key("batch_size=2", "num_samples=3", f"paths.data={tmp_path}") == plain
+    choices = [("scene=anywhere",), ("scene.margin=0.3",), (f"family.lora={lora}",),
+               (f"vocoder.path={vocoder}",), ("family.template='a drawing of {}'",),
+               (f"paths.weights={tmp_path / 'other'}",),
+               *(("family=sd15", f"family.speech={name}")
+                 for name in (tmp_path / "first", tmp_path / "other", "a/b"))]
+    found = [plain, *(key(*choice) for choice in choices)]
+    assert len(set(found)) == len(found)
+    # Those that are read below a table are of the same family, in whatever settings.
+    families = {choice: made.split("-")[0] for choice, made in zip([(), *choices], found, strict=True)}
+    assert [choice for choice, family in families.items() if family == families[()]] == [
+        (), *choices[:2], choices[3]]
+    # What lies there counts, not where; and how networks are run does not.
+    write_json(lora / "pytorch_lora_weights.safetensors", {"other": 1})
+    write_json(vocoder / "config.json", {"other": 1})
+    assert key(f"family.lora={lora}") != found[3] and key(f"vocoder.path={vocoder}") != found[4]
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert key(f"paths.weights={tmp_path / 'copy'}") == plain
+    assert key(*choices[-1], "family.running.attention=eager") == found[-1]
 
 
 def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

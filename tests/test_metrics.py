@@ -29,6 +29,7 @@ from images_that_speak.config import instantiate
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json, write_json
 from images_that_speak.scoring import evaluate as module
+from images_that_speak.scoring import pairs
 from images_that_speak.scoring.clap import ClapScore
 from images_that_speak.scoring.dnsmos import FILES, Dnsmos
 from images_that_speak.scoring.metric import Clip
@@ -50,7 +51,7 @@ from images_that_speak.scoring.sets import (
     PictureDistances,
     SoundDistances,
 )
-from images_that_speak.speech.tts import Phone, Utterance
+from images_that_speak.speech.tts import TTS, Phone, SpeechError, Utterance
 
 needs_flite = pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed (make setup)")
 BLACK = np.zeros((256, 1024), np.uint8)
@@ -132,6 +133,50 @@ def test_flite_speaks_as_planned() -> None:
     assert references.of(clip(name="b", audio_prompt=None)) is None
 
 
+class Speaker(TTS):
+    """A flite of one voice, which cannot speak what is not ASCII."""
+
+    name, version, voices = "flite", "1", ("slt",)
+
+    def speak(self, text: str, voice: str) -> Utterance:
+        self.check_voice(voice)
+        if not text.isascii():
+            raise SpeechError(f"tts=flite: {text!r} holds nothing to speak")
+        return Utterance(tones(500).astype(np.float32), [Phone("b", 0, 0.25)])
+
+
+def test_what_flite_cannot_say_costs_one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "Flite", Speaker)
+    metric = PictureSimilarity("tts")
+    rows = metric.add([clip(record={"settings": {"voice": "p225"}}), clip(audio_prompt="日本"),
+                       clip(audio_prompt="日本", record={"phones": [["b", 1.0, 1.1]]}), clip()])
+    # One of VCTK's voices, of which flite knows nothing, is spoken by the metric's own.
+    assert [set(row) for row in rows] == [{"ssim", "hss"}, set(), set(), {"ssim", "hss"}]
+    assert metric.counted() == 1 and metric.total() == {}
+    silent = PictureSimilarity("tts")
+    silent.add([clip(audio_prompt="日本")])
+    assert silent.total() == {}
+    with pytest.raises(UserError, match="no voice 'p225'"):
+        PictureSimilarity("tts", voice="p225")
+
+
+def test_plain_sounds_are_found_by_the_names_of_pictures(tmp_path: Path) -> None:
+    """As find_pictures names them: by their path, with its ending."""
+    for number, name in enumerate(("x0", "a/x1", "b/x1", "take.1")):
+        write_wave(tmp_path / f"{name}.wav", speech(number))
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 1024)).astype(np.uint8)
+    write_png(tmp_path / "x0_img.png", pixels)
+    write_png(tmp_path / "x0_spec.png", BLACK)
+    references = References(str(tmp_path))
+    for name, number in (("x0_img.png", 0), ("deep/x0.npy", 0), ("b/x1_img.png", 2), ("a/x1.png", 1),
+                         ("take.1.png", 3)):
+        found = references.of(clip(name))
+        assert found is not None and found[0] == pytest.approx(speech(number), abs=1e-4)
+        assert np.array_equal(found[1], pixels) == (number == 0)
+    # Two are called x1, and which is meant nobody can know.
+    assert references.of(clip("x1.png")) is None and references.of(clip("c/x1_img.png")) is None
+
+
 def test_a_reference_is_found_by_name_or_by_phrase(reference: Path) -> None:
     references = References(str(reference))
     for name, phrase, seed in (("a", "whatever", 0), ("other", "happy baby", 3), ("c", None, 5)):
@@ -139,6 +184,9 @@ def test_a_reference_is_found_by_name_or_by_phrase(reference: Path) -> None:
         assert found is not None and found[0] == pytest.approx(speech(seed), abs=1e-4)
     assert references.of(clip("other", audio_prompt="nothing like it")) is None
     assert len(references.used) == 3
+    # Of several runs, samples are named by their path.
+    found = references.of(clip("first/samples/b", audio_prompt=None))
+    assert found is not None and found[0] == pytest.approx(speech(3), abs=1e-4)
     with pytest.raises(UserError, match="no such folder"):
         References(str(reference / "nowhere"))
     (reference / "empty").mkdir()

@@ -56,7 +56,7 @@ def test_other_weights_are_another_run(make_run, tmp_path: Path) -> None:
     assert len({before, after, identify(make_run(), "generate").hash}) == 3
 
 
-@pytest.mark.parametrize("key", ["family.lora", "vocoder.path"])
+@pytest.mark.parametrize("key", ["family.lora", "vocoder.path", "+family.adapter", "+family.speech"])
 def test_weights_beside_the_family_count_by_content(make_run, tmp_path: Path, key: str) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):

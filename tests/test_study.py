@@ -87,6 +87,29 @@ def test_what_cannot_be_compared_is_told(runs: tuple[Path, Path], tmp_path: Path
     assert "no sample is in two" in capsys.readouterr().err
 
 
+def test_nothing_is_asked_about_what_a_sample_has_not(tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    """As pictures that came without prompts, or of one side only, as anchors."""
+    samples: list[dict[str, Any]] = [
+        *SAMPLES[:2], {"image": None, "audio": None, "id": "x0_img.png"}, {"image": "a cat", "audio": "",
+                                                                          "id": "drawn"}]
+    other = [*samples[:1], {**SAMPLES[1], "audio": "other words"}, *samples[2:]]
+    runs = [write_run(tmp_path / name, rows) for name, rows in (("a", samples), ("b", other))]
+    page = tmp_path / "study.html"
+    assert main(["study", *map(str, runs), "-o", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert "shows: left out x0_img.png, without one and the same image prompt in both runs" in out
+    assert f"says: left out {1:012x}, drawn, x0_img.png, without one and the same audio prompt" in out
+    data, key = keyed(page)
+    assert Counter(trial["question"] for trial in key["trials"]) == {"shows": 3, "says": 1, "better": 1}
+    assert not [trial["text"] for trial in data["trials"] if "None" in trial["text"] or "“”" in trial["text"]]
+    unnamed = [write_run(tmp_path / name, samples[2:3]) for name in "cd"]
+    assert main(["study", *map(str, unnamed), "-o", str(page)]) == 2
+    told = capsys.readouterr().err
+    assert "nothing to ask about" in told
+    assert "says: left out x0_img.png, without one and the same audio prompt" in told
+
+
 def test_win_rates(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first run always shows better; both raters find one and the same of three to say it better."""
     page = tmp_path / "study.html"

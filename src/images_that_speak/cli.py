@@ -81,6 +81,11 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
             raise UserError("\n".join(found))
 
     def job(cfg: Any) -> Any:
+        if task == "evaluate":
+            from .runs import as_made
+
+            # First of all: what the run that it reads was made with is part of what this run is.
+            cfg = as_made(cfg)
         return sweep_job(cfg, task, target) if multirun else run_task(cfg, task, target)
 
     main = hydra.main(**config.VERSION, config_path=str(config.CONFIGS), config_name=task)(job)

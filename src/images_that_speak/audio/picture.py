@@ -12,6 +12,10 @@ from ..files import atomic_path
 from .mel import MEL
 
 SHAPE = (MEL.n_mels, MEL.frames)
+# Files that show a picture once more, coloured, mapped to colours or with a frame: by their name, or by the
+# end of it. A picture of anyone may well be called x_colour.png, and we write none.
+COPIES = ("colour", "spectrogram", "spec", "video")
+ENDINGS = ("_spectrogram", "_spec", "_video")
 
 
 def quantise(picture: np.ndarray) -> np.ndarray:
@@ -25,6 +29,11 @@ def quantise(picture: np.ndarray) -> np.ndarray:
     if not np.isfinite(picture).all():
         raise UserError("picture: holds NaN or infinity (expected values in [0, 1])")
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
+def is_copy(path: Path) -> bool:
+    """Whether a file is, by its name, another picture shown once more."""
+    return path.stem in COPIES or path.stem.endswith(ENDINGS)
 
 
 def write_png(path: str | Path, picture: np.ndarray) -> None:

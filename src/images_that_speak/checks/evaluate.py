@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..config import instantiate
+from ..runs import as_made
 from ..scoring.evaluate import build_metrics, find_pictures, find_run
 from .findings import Findings
 from .readers import check_readers
@@ -15,6 +16,8 @@ from .readers import check_readers
 def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     """What `cfg` (configs/evaluate.yaml) would read back, and everything that is wrong with it."""
     found = Findings()
+    with found.step("run"):
+        cfg = as_made(cfg)
     # Which of the two is given, and whether it is a folder, has been looked at before.
     if (cfg.run is None) != (cfg.pictures is None) and Path(cfg.run or cfg.pictures).is_dir():
         with found.step("run" if cfg.run else "pictures"):
@@ -28,6 +31,8 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
             found.tell("played", "the sound file beside each picture")
         elif cfg.vocoder.path is not None or "offline" not in cfg.family:
             found.tell("played", f"by {cfg.vocoder.path or instantiate(cfg.family).vocoder}")
+        else:  # which may have to be fetched first
+            found.tell("played", f"by the vocoder of {cfg.family.speech}")
     with found.step("metrics"):
         metrics = build_metrics(cfg)
         if metrics:

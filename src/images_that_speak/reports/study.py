@@ -21,6 +21,12 @@ from .page import EMBED_LIMIT, PARTS, data_url, render, write_page
 # What is asked; `shows` hides the sounds, `says` the pictures.
 QUESTIONS = {"shows": "Which shows “{image}”?", "says": "Which says “{audio}”?",
              "better": "Which is better, to show “{image}” and to say “{audio}”?"}
+# What both samples must have for it; prompts that differ would leave open which of them is asked about.
+NEEDED = {"shows": ("image_prompt",), "says": ("audio_prompt", "sound"),
+          "better": ("image_prompt", "audio_prompt", "sound")}
+LACKING = {"image_prompt": "without one and the same image prompt in both runs",
+           "audio_prompt": "without one and the same audio prompt in both runs",
+           "sound": "without a sound in both runs"}
 SIDES = ("left", "right")
 TITLE = "Which of the two?"
 SCRIPTS = ("core.js", "study.js")
@@ -35,7 +41,8 @@ def write_study(runs: Sequence[RunFolder], path: Path, questions: Sequence[str] 
         questions: of QUESTIONS. most: samples of each two runs that are asked about, chosen by `seed`; None
             takes all. seed: of the choice, the order, and the sides.
 
-    Raises UserError when there are fewer than two runs or no sample is in two of them.
+    A sample that lacks what a question is about is named and left out of it. Raises UserError when there are
+    fewer than two runs, no sample is in two of them, or nothing can be asked about those.
     """
     if len(runs) < 2:
         raise UserError(f"study: {len(runs)} run (expected at least two, which are compared)")
@@ -44,18 +51,9 @@ def write_study(runs: Sequence[RunFolder], path: Path, questions: Sequence[str] 
             raise UserError(f"--questions {name}: expected some of {', '.join(QUESTIONS)}."
                             f"{nearest(name, QUESTIONS)}")
     draw = random.Random(seed)
-    trials = []
-    for pair in combinations(range(len(runs)), 2):
-        samples = _shared(runs[pair[0]], runs[pair[1]])
-        chosen = sorted(samples) if most is None else sorted(draw.sample(sorted(samples),
-                                                                         min(most, len(samples))))
-        for question in questions:
-            # Each run is on the left as often as on the right, but for one.
-            turns = [pair if number % 2 else pair[::-1] for number in range(len(chosen))]
-            draw.shuffle(turns)
-            trials += [{"question": question, "sample": name, "left": turn[0], "right": turn[1]}
-                       for name, turn in zip(chosen, turns, strict=True)
-                       if question == "shows" or all(sample.sound for sample in samples[name])]
+    trials, told = _trials(runs, questions, most, draw)
+    if not trials and told:
+        raise UserError("study: nothing to ask about\n" + "\n".join(told))
     if not trials:
         raise UserError(f"study: no sample is in two of the {len(runs)} runs (expected runs of the same "
                         "prompts and seeds)")
@@ -69,8 +67,36 @@ def write_study(runs: Sequence[RunFolder], path: Path, questions: Sequence[str] 
     write_page(path, render(title, body, data, SCRIPTS))
     write_json(key_path, {"study": study, "seed": seed, "runs": [run.name for run in runs],
                           "folders": [str(run.path.resolve()) for run in runs], "trials": trials})
-    print(f"{len(trials)} questions; which run is which: {key_path}")
+    print("\n".join([*told, f"{len(trials)} questions; which run is which: {key_path}"]))
     return key_path
+
+
+def _trials(runs: Sequence[RunFolder], questions: Sequence[str], most: int | None,
+            draw: random.Random) -> tuple[list[dict[str, Any]], list[str]]:
+    """The questions of every two runs in order, and what had to be left out, a line for each reason."""
+    trials: list[dict[str, Any]] = []
+    left_out: dict[tuple[str, str], dict[str, None]] = {}
+    for pair in combinations(range(len(runs)), 2):
+        samples = _shared(runs[pair[0]], runs[pair[1]])
+        lacks = {(question, name): _lacks(question, both)
+                 for question in questions for name, both in samples.items()}
+        for (question, name), lack in lacks.items():
+            if lack is not None:
+                left_out.setdefault((question, lack), {})[name] = None
+        whole = sorted(name for name in samples
+                       if any(lacks[question, name] is None for question in questions))
+        chosen = whole if most is None else sorted(draw.sample(whole, min(most, len(whole))))
+        for question in questions:
+            asked = [name for name in chosen if lacks[question, name] is None]
+            # Each run is on the left as often as on the right, but for one.
+            turns = [pair if number % 2 else pair[::-1] for number in range(len(asked))]
+            draw.shuffle(turns)
+            trials += [{"question": question, "sample": name, "left": turn[0], "right": turn[1]}
+                       for name, turn in zip(asked, turns, strict=True)]
+    told = [f"{question}: left out {', '.join([*names][:5])}"
+            + (f" and {len(names) - 5} more" if len(names) > 5 else "") + f", {LACKING[lack]}"
+            for (question, lack), names in left_out.items()]
+    return trials, told
 
 
 def _shared(a: RunFolder, b: RunFolder) -> dict[str, tuple[Sample, Sample]]:
@@ -78,6 +104,15 @@ def _shared(a: RunFolder, b: RunFolder) -> dict[str, tuple[Sample, Sample]]:
     there = {sample.id: sample for sample in a.samples if sample.image.exists()}
     return {sample.id: (there[sample.id], sample) for sample in b.samples
             if sample.id in there and sample.image.exists()}
+
+
+def _lacks(question: str, samples: Sequence[Sample]) -> str | None:
+    """The first thing that a question is about and `samples` have not all, or not alike; None: no such."""
+    for name in NEEDED[question]:
+        values = [getattr(sample, name) for sample in samples]
+        if not all(values) or (name != "sound" and len(set(values)) > 1):
+            return name
+    return None
 
 
 def _media(runs: Sequence[RunFolder], trials: Sequence[Mapping[str, Any]],

@@ -16,8 +16,9 @@ from .card import describe
 from .exported import export_finished, export_folder, export_weights
 from .identity import Identity, identify
 from .membership import current_sweep, join
+from .origin import as_made
 from .resume import resumed
 from .run import Run, differences, finished, latest, open_run
 
-__all__ = ["Identity", "Run", "current_sweep", "describe", "differences", "export_finished", "export_folder",
-           "export_weights", "finished", "identify", "join", "latest", "open_run", "resumed"]
+__all__ = ["Identity", "Run", "as_made", "current_sweep", "describe", "differences", "export_finished",
+           "export_folder", "export_weights", "finished", "identify", "join", "latest", "open_run", "resumed"]

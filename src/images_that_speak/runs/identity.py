@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,9 +23,9 @@ VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
 INPUTS = ("prompts", "words", "run", "pictures", "reference")
-# Folders of weights, which count by their content too.
-WEIGHTS = ("family.weights", "family.image", "family.speech", "family.adapter", "family.lora",
-           "family.durations", "family.phoneme_bert", "vocoder.path")
+# Folders of weights, which count by their content too; a family of the hub's is a name.
+FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme_bert")
+WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
 
 
@@ -80,6 +81,20 @@ def weights_fingerprint(folder: Path) -> str:
     files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".safetensors", ".json", ".pt", ".bin")]
     return _fingerprint(tuple((p, p.relative_to(folder), p.stat().st_size, p.stat().st_mtime_ns)
                               for p in files))
+
+
+def by_content(value: Any) -> Any:
+    """The fingerprint of the weights in the folder `value`; what is no folder, as it is."""
+    return weights_fingerprint(Path(value)) if isinstance(value, str) and Path(value).is_dir() else value
+
+
+def family_fingerprint(section: Mapping[str, Any]) -> str:
+    """12 hex digits of a resolved section `family`, its folders of weights by their content.
+
+    How the networks are run makes no other family, and neither does whether the hub is asked for them.
+    """
+    return content_hash({key: by_content(value) if key in FAMILY else value
+                         for key, value in section.items() if key not in ("running", "offline")})
 
 
 @cache

@@ -34,7 +34,7 @@ from ..diffusion.outputs import read_complete, write_sample
 from ..errors import UserError
 from ..files import content_hash, read_json, write_json
 from ..prompts import Pair
-from ..runs.identity import weights_fingerprint
+from ..runs.identity import by_content, family_fingerprint
 from ..speech import tts
 from .evaluate import Item, Readers, load_readers, plain_totals, read_items, tell, write_scores
 from .statistics import Interval, totals
@@ -117,7 +117,7 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
         found[name] = _read(
             made(name, chosen, lambda batch, only=only: generate_batch(family, only, batch),  # type: ignore[misc]
                  only.evaluations), readers, bootstrap)
-    result: dict[str, Any] = {"weights": key.split("-")[0], "speech_reader": readers.speech.name,
+    result: dict[str, Any] = {"family": key.split("-")[0], "speech_reader": readers.speech.name,
               "picture_reader": getattr(readers.picture, "name", None), "left_out": left_out,
               "rows": [total_row(NAMES[name], figures) for name, figures in found.items()],
               **{name: plain_totals(figures) for name, figures in found.items()}}
@@ -145,15 +145,14 @@ def speak(backend: tts.TTS, text: str, voice: str) -> np.ndarray:
 
 
 def _key(cfg: DictConfig, jobs: Sequence[Any]) -> str:
-    """Fingerprint of the weights, then of everything else the anchors depend on."""
-    settings = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(settings, dict)
-    kept = ("steps", "seed", "voice", "pitch", "guidance", "phonemes", "scheduler", "precision", "vocoder",
-            "reader")
-    weights = OmegaConf.select(cfg, "family.weights")
-    mine = weights_fingerprint(Path(weights)) if weights and Path(weights).is_dir() else str(cfg.family.name)
+    """Fingerprint of the family, then of everything else the anchors depend on."""
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    kept = ("steps", "seed", "voice", "pitch", "guidance", "phonemes", "scheduler", "scene", "precision",
+            "vocoder", "reader")
+    others = {name: settings[name] for name in kept}
+    others["vocoder"] = {**others["vocoder"], "path": by_content(others["vocoder"]["path"])}
     pairs = sorted({(job.pair.image_prompt, job.pair.audio_prompt) for job in jobs})
-    return f"{mine}-{content_hash([{name: settings[name] for name in kept}, pairs], 8)}"
+    return f"{family_fingerprint(settings['family'])}-{content_hash([others, pairs], 8)}"
 
 
 def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
@@ -166,8 +165,7 @@ def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
                           record["image_prompt"] or None, record["audio_prompt"] or None, record, folder))
     report = read_items(items, replace(readers, source=source))
     tell(report)
-    kept = [item for item in items if item.name not in report.left_out]
-    for item, row in zip(kept, report.rows, strict=True):
+    for item, row in zip(report.items, report.rows, strict=True):
         assert item.record is not None and item.folder is not None
         write_scores(item.folder, item.record, row)
     return totals(report.rows, bootstrap)

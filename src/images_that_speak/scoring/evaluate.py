@@ -6,7 +6,8 @@ generate.py calls on its own samples at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from ..audio.mel import MEL
-from ..audio.picture import quantise, read_picture
+from ..audio.picture import is_copy, quantise, read_picture
 from ..audio.wave import read_wave
 from ..config import instantiate
 from ..errors import UserError
 from ..files import alone_in, read_json, write_json
 from ..kept import kept, stamp
 from ..prompts import read_pairs
-from ..runs import open_run
+from ..runs import as_made, open_run
 from .heard import SILENT, SpeechReader
 from .metric import Clip, Metric
 from .statistics import Interval, score_sample, totals
@@ -40,8 +41,6 @@ from .tables import (
 
 SOURCES = ("picture", "wav")
 CHUNK = 8  # samples decoded at once: bounds the memory, not the result
-# Pictures that show the same sample once more, in colour or with a frame.
-COPIES = ("spectrogram", "spec", "video")
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,14 @@ class Readers:
 
 @dataclass
 class Report:
-    """`rows`: a dict for each sample that was read. `left_out`: {file: why}. `notes`: for the user.
+    """`rows`: a dict for each sample that was read; `items`: what each row is of. `left_out`: {name: why}.
 
-    `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name.
+    `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name. `notes`: for
+    the user.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     measured: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -95,10 +96,12 @@ class Report:
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Read back what `cfg` (configs/evaluate.yaml) names, print the tables, and return the result.
 
+    The pictures of a run are played by its own vocoder, unless `cfg` has another (see `runs.as_made`).
     Writes samples.csv, samples.md, totals.csv, totals.md and result.json into a run folder of its own (with
     metrics also metrics.csv and metrics.md), and the scores into the sample.json of samples that have one.
     Files that cannot be read are named and left out. Raises UserError when none can be read.
     """
+    cfg = as_made(cfg)
     items = find_run(cfg.run) if cfg.run else find_pictures(cfg.pictures, cfg.prompts)
     with open_run(cfg, "evaluate") as run:
         if run.result is not None:
@@ -110,7 +113,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         own = [key for keys in report.measured.values() for key in keys]
         figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed), own)
         sets = {name: metric.total() for name, metric in metrics.items()}
-        for row, item in _of(report, items):
+        for row, item in zip(report.rows, report.items, strict=True):
             if item.record is not None and item.folder is not None:
                 write_scores(item.folder, item.record, row, own)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
@@ -149,7 +152,7 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
 
     Returns `plain_totals`. Raises UserError when no folder can be read.
     """
-    items = [_sample_item(Path(folder)) for folder in folders]
+    items = _named_apart([_sample_item(Path(folder)) for folder in folders])
     notes = []
     if isinstance(reader, Readers):
         readers = reader
@@ -165,7 +168,7 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
     report.notes += notes
     if not quiet:
         tell(report)
-    for row, item in _of(report, items):
+    for row, item in zip(report.rows, report.items, strict=True):
         assert item.record is not None and item.folder is not None
         write_scores(item.folder, item.record, row)
     return plain_totals(totals(report.rows, resamplings, seed))
@@ -191,22 +194,35 @@ def _sample_item(folder: Path) -> Item:
                 record.get("audio_prompt"), record, folder)
 
 
+def _named_apart(items: Sequence[Item], root: Path | None = None) -> list[Item]:
+    """`items`, those that share a name named by their folder, from `root` where it is given.
+
+    A sample's folder is named after its prompts and seed, and so alike in every run that made it.
+    """
+    shared = Counter(item.name for item in items)
+
+    def place(item: Item) -> Path:
+        where = item.folder or item.picture
+        return where.relative_to(root) if root is not None else where
+
+    return [item if shared[item.name] == 1 else replace(item, name=str(place(item))) for item in items]
+
+
 def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> list[Item]:
     """The pictures of a folder and its subfolders: png and npy, one a sample.
 
     Of files that differ only in their ending or in `_img` and `_spec` (the published layout writes
     `x_img.png`, `x_spec.png`, `x.npy` and `x.wav`), one is read: the gray png, else the npy. Prompts come
-    from the csv `prompts` (columns file, image_prompt, audio_prompt; `file` with or without ending), else
-    from the sample.json beside a picture, else there are none. Raises UserError when the folder holds no
-    picture, or when the csv names a file that is not there.
+    from the csv `prompts` (columns file, image_prompt, audio_prompt; `file` with or without ending, and
+    without its folder where it stands for all pictures of that name), else from the sample.json beside a
+    picture, else there are none. Raises UserError when the folder holds no picture, or when the csv names a
+    file that is not there.
     """
     root = Path(pictures)
     by_stem: dict[Path, Path] = {}
     for path in sorted(root.rglob("*")):
         stem = path.stem.removesuffix("_img")
-        if path.suffix.lower() not in (".png", ".npy") or path.name.startswith("."):
-            continue
-        if stem in COPIES or stem.rpartition("_")[2] in COPIES:
+        if path.suffix.lower() not in (".png", ".npy") or path.name.startswith(".") or is_copy(path):
             continue
         key = path.with_name(stem)
         # png before npy: the 8-bit file is what is seen.
@@ -219,23 +235,28 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
         if path.name == "image.png" and (path.parent / "sample.json").exists():
             item = _sample_item(path.parent)
         else:
-            wave = next((p for p in (key.with_suffix(".wav"), key.with_suffix(".flac")) if p.exists()), None)
+            sounds = [key.with_name(key.name + ending) for ending in (".wav", ".flac")]
+            wave = next((sound for sound in sounds if sound.exists()), None)
             item = Item(str(path.relative_to(root)), path, wave)
         items.append(item)
+    items = _named_apart(items, root)
     if prompts is None:
         return items
     pairs = {pair.file: pair for pair in read_pairs(prompts, ("file", "image_prompt", "audio_prompt"))}
-    named = []
+    named, used = [], set()
     for item in items:
         path = item.picture.relative_to(root)
-        names = (str(path), path.name, str(path.with_suffix("")), path.stem, path.stem.removesuffix("_img"))
-        pair = next((pairs.pop(name) for name in names if name in pairs), None)
-        if pair is not None:
-            named.append(replace(item, image_prompt=pair.image_prompt, audio_prompt=pair.audio_prompt))
-        else:
-            named.append(item)
-    if pairs:
-        missing = ", ".join(repr(file) for file in list(pairs)[:5])
+        bare = path.with_suffix("")
+        # With its folder first: another folder may hold a picture of the same name.
+        names = (str(path), str(bare), str(bare).removesuffix("_img"), path.name, bare.name,
+                 bare.name.removesuffix("_img"))
+        file = next((name for name in names if name in pairs), None)
+        if file is not None:
+            used.add(file)
+            item = replace(item, image_prompt=pairs[file].image_prompt, audio_prompt=pairs[file].audio_prompt)
+        named.append(item)
+    if unused := [file for file in pairs if file not in used]:
+        missing = ", ".join(map(repr, unused[:5]))
         raise UserError(f"prompts={prompts}: no picture in {root} for {missing}")
     return named
 
@@ -327,7 +348,6 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
             added |= dict.fromkeys(extend(item.audio_prompt for item in items if item.audio_prompt))
     if added:
         report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
-    kept: list[Item] = []
     embedded: list[Any] = []
     silent = []
     look = readers.picture is not None and any(item.image_prompt for item in items)
@@ -347,14 +367,14 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
                 if look:
                     embedded.append(readers.picture.embed_pictures(np.stack(pictures)))
                 measured += _measure(metrics, good, pictures, waves, report)
-                kept += good
+                report.items += good
             bar.update(len(chunk))
-    if not kept:
+    if not report.items:
         raise UserError("nothing could be read back:\n" + "\n".join(report.left_out.values()))
     if silent:
         report.notes.append(f"silent, counted as nothing heard: {', '.join(silent[:5])}"
                             + (f" and {len(silent) - 5} more" if len(silent) > 5 else ""))
-    seen = _seen(kept, embedded, readers.picture) if look else [{}] * len(kept)
+    seen = _seen(report.items, embedded, readers.picture) if look else [{}] * len(report.items)
     report.rows = [
         {"name": item.name, "image_prompt": item.image_prompt, "audio_prompt": item.audio_prompt,
          **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1"),
@@ -364,7 +384,7 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
          "second_reader": getattr(readers.second, "name", None),
          "picture_reader": readers.picture.name if look else None, "source": readers.source, **more,
          "file": str(item.picture)}
-        for item, row, found, more in zip(kept, report.rows, seen, measured, strict=True)]
+        for item, row, found, more in zip(report.items, report.rows, seen, measured, strict=True)]
     return report
 
 
@@ -495,13 +515,6 @@ def tell(report: Report) -> None:
         print(f"left out, {len(report.left_out)} of {len(report.left_out) + len(report.rows)}:")
         for error in report.left_out.values():
             print(f"  {error}")
-
-
-def _of(report: Report, items: Iterable[Item]) -> Iterator[tuple[dict[str, Any], Item]]:
-    """Each row with its item; names of sample folders and relative paths are unique."""
-    by_name = {item.name: item for item in items}
-    for row in report.rows:
-        yield row, by_name[row["name"]]
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ class References:
 
     source: "tts", and flite speaks each phrase anew; or a folder that holds samples (a run of generate.py, a
     folder of anchors), of which each sample has the one of its own sample_id or else of its own phrase; or a
-    folder of sounds and pictures named as the samples are. voice: flite's, for samples that name none.
+    folder of sounds and pictures named as the samples are: the sound of `a/x_img.png` is `a/x.wav`, or
+    `x.wav` wherever it lies, if there is one only. voice: flite's, for samples that name none of flite's.
 
-    Raises UserError when flite is not installed, or the folder holds nothing.
+    Raises UserError when flite is not installed or lacks the voice, or the folder holds nothing.
     """
 
     def __init__(self, source: str | None, voice: str = "slt"):
@@ -49,7 +51,8 @@ class References:
         self.used: set[Path | str] = set()
         if self.flite is None:
             self._find(Path(source))
-        self._kept: tuple[str, tuple[np.ndarray, np.ndarray]] | None = None
+        else:
+            self.flite.check_voice(voice)
         self.log_mel = LogMel()
 
     def _find(self, folder: Path) -> None:
@@ -60,46 +63,66 @@ class References:
             self.by_id[path.parent.name] = path.parent
             if record.get("audio_prompt"):
                 self.by_phrase.setdefault(record["audio_prompt"], path.parent)
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in (".wav", ".flac") and not (path.parent / "sample.json").exists():
+        sounds = [path for path in sorted(folder.rglob("*"))
+                  if path.suffix in (".wav", ".flac") and not (path.parent / "sample.json").exists()]
+        namesakes = Counter(path.stem for path in sounds)
+        for path in sounds:
+            self.by_id.setdefault(str(path.relative_to(folder).with_suffix("")), path)
+            if namesakes[path.stem] == 1:
                 self.by_id.setdefault(path.stem, path)
         if not self.by_id:
             raise UserError(f"reference={folder}: holds neither samples (sample.json) nor sounds")
 
     def of(self, clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
         """(wave, picture) to compare `clip` with, the picture (256, 1024) uint8; None where there is none."""
-        # Several metrics ask for the same clip one after the other.
-        if self._kept is None or self._kept[0] != clip.name:
-            found = self._spoken(clip) if self.flite else self._stored(clip)
-            if found is None:
-                return None
-            self._kept = clip.name, found
-        return self._kept[1]
+        return self._spoken(clip) if self.flite else self._stored(clip)
 
     def _spoken(self, clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
         assert self.flite is not None
         if not clip.audio_prompt:
             return None
         record = clip.record or {}
-        voice = (record.get("settings") or {}).get("voice") or self.voice
-        utterance = self.flite.speak(clip.audio_prompt, voice)
+        voice = (record.get("settings") or {}).get("voice")
+        if voice not in self.flite.voices:  # a family that learnt from recordings has voices of its own
+            voice = self.voice
         planned = [Phone(*phone) for phone in record.get("phones") or ()]
-        wave = place(utterance, planned, text_to_phones(clip.audio_prompt) if planned else [])
+        try:
+            utterance = self.flite.speak(clip.audio_prompt, voice)
+            words = text_to_phones(clip.audio_prompt) if planned else []
+        except UserError:  # in another script, say: the others still have their figures
+            return None
+        wave = place(utterance, planned, words)
         self.used.add(clip.audio_prompt)
         return wave, self._picture(wave)
 
     def _stored(self, clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
-        place_ = self.by_id.get(clip.name) or self.by_phrase.get(clip.audio_prompt or "")
+        place_ = next((self.by_id[name] for name in _names(clip.name) if name in self.by_id),
+                      self.by_phrase.get(clip.audio_prompt or ""))
         if place_ is None:
             return None
         self.used.add(place_)
-        wave = read_wave(place_ / "speech.wav" if place_.is_dir() else place_)
-        drawn = place_ / "image.png" if place_.is_dir() else place_.with_suffix(".png")
-        return wave, quantise(read_picture(drawn)) if drawn.exists() else self._picture(wave)
+        if place_.is_dir():
+            sound, pictures = place_ / "speech.wav", [place_ / "image.png"]
+        else:
+            sound = place_
+            pictures = [place_.with_name(place_.stem + ending) for ending in (".png", "_img.png")]
+        wave = read_wave(sound)
+        drawn = next((path for path in pictures if path.exists()), None)
+        return wave, quantise(read_picture(drawn)) if drawn is not None else self._picture(wave)
 
     def _picture(self, wave: np.ndarray) -> np.ndarray:
         wave = np.pad(wave, (0, max(0, MEL.samples - len(wave))))[:MEL.samples]
         return quantise(logmel_to_picture(self.log_mel(torch.from_numpy(wave)[None]))[0].numpy())
+
+
+def _names(name: str) -> Iterator[str]:
+    """What the reference of a clip may be called: a sample_id, or a picture's name with less and less to it.
+
+    `a/x_img.png` → itself, `a/x_img`, `a/x`, and the same without `a/`.
+    """
+    for whole in (name, Path(name).name):
+        bare = whole.removesuffix(".png").removesuffix(".npy")
+        yield from (whole, bare, bare.removesuffix("_img"))
 
 
 def place(utterance: Utterance, planned: Sequence[Phone], words: Sequence[Sequence[str]]) -> np.ndarray:
@@ -184,7 +207,8 @@ class Pairs(ABC):
         ...
 
     def total(self) -> dict[str, float]:
-        if not self.references.used:
+        # Where flite speaks, phrases that it cannot speak, or none at all, are no mistake in `reference`.
+        if not self.references.used and self.references.flite is None:
             raise UserError(f"reference={self.reference}: has no sample of these phrases or names")
         return {}
 

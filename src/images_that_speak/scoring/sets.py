@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..audio.mel import LogMel
-from ..audio.picture import quantise, read_picture
+from ..audio.picture import is_copy, quantise, read_picture
 from ..audio.wave import read_wave
 from ..errors import UserError, nearest
 from .clap import Clap
@@ -202,8 +202,7 @@ class PictureDistances(_Distances):
 
     def find(self, folder: Path) -> list[Path]:
         samples = sorted(folder.rglob("image.png"))
-        return samples or sorted(path for path in folder.rglob("*.png")
-                                 if path.stem.rpartition("_")[2] not in ("spec", "spectrogram"))
+        return samples or sorted(path for path in folder.rglob("*.png") if not is_copy(path))
 
     def read(self, path: Path) -> np.ndarray:
         return quantise(read_picture(path))

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ..files import read_json
-from ..runs.identity import weights_fingerprint
+from ..runs.identity import family_fingerprint
 
 
 def stored_rows(cfg: DictConfig) -> list[dict[str, str]]:
-    """The rows of the largest set of anchors below `paths.logs` made with the weights and readers of `cfg`.
+    """The rows of the largest set of anchors below `paths.logs` made with the family and readers of `cfg`.
 
     Empty where there are none yet.
     """
-    weights = OmegaConf.select(cfg, "family.weights")
-    if weights is None or not Path(weights).is_dir():
-        return []
-    mine = weights_fingerprint(Path(weights))
+    section: Any = OmegaConf.to_container(cfg.family, resolve=True)
+    mine = family_fingerprint(section)
     reader = str(OmegaConf.select(cfg, "reader.speech._target_"))
     best: list[dict[str, str]] = []
     for path in sorted((Path(cfg.paths.logs) / "anchors").glob(f"{mine}-*/anchors.json")):
