@@ -21,7 +21,9 @@ from images_that_speak.diffusion.composition import (
     WeightsOverTime,
     blend,
     ramp,
+    settled,
     speech_columns,
+    speech_draws,
     speech_mask,
     speech_rows,
 )
@@ -194,6 +196,13 @@ def test_masks_stay_in_range_and_grow_with_their_edge(edge, start, ceiling):
 def test_values_out_of_range_are_named(make, told):
     with pytest.raises(UserError, match=told):
         make()
+
+
+def test_draws_have_a_mean_only_where_they_speak_at_the_same_time():
+    assert speech_draws(settled(Masks(), True)) == (4, 2) and speech_draws(settled(Masks(), False)) == (0, 1)
+    assert speech_draws(settled(SpeechOnly(draws=0), True)) == (0, 1)
+    assert speech_draws(settled(Masks(draws=2, draw_steps=3), False)) == (2, 3)
+    assert settled(ImageOnly(), True) == ImageOnly()
 
 
 def test_masks_need_phonemes(branches):

@@ -11,7 +11,7 @@ frequencies in row 0, and W columns of time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -148,15 +148,22 @@ class ImageOnly:
         return image.guided
 
 
+def settled(compose: Composition, told_times: bool) -> Composition:
+    """`compose` with a number of draws, where it leaves that to whether the speech branch is told times."""
+    if getattr(compose, "draws", 0) is not None:
+        return compose
+    return replace(compose, draws=4 if told_times else 0)  # type: ignore[type-var]
+
+
 def speech_draws(compose: Composition) -> tuple[int, int]:
-    """How many draws of the speech branch a composition takes the mean of, and in how many steps each; 0, 0
+    """How many draws of the speech branch a composition takes the mean of, and in how many steps each; 0, 1
     where it wants the branch in every step of its own."""
     draws = getattr(compose, "draws", 0)
-    return (draws, compose.draw_steps) if draws else (0, 0)  # type: ignore[attr-defined]
+    return (draws, compose.draw_steps) if draws else (0, 1)  # type: ignore[attr-defined]
 
 
-def _check_draws(draws: int, draw_steps: int) -> None:
-    for name, value, least in (("draws", draws, 0), ("draw_steps", draw_steps, 1)):
+def _check_draws(draws: int | None, draw_steps: int) -> None:
+    for name, value, least in (("draws", draws or 0, 0), ("draw_steps", draw_steps, 1)):
         if value < least:
             raise UserError(f"composition.{name}={value}: expected at least {least}")
 
@@ -168,8 +175,8 @@ class SpeechOnly:
     draws, draw_steps: as in `Masks`.
     """
 
-    draws: int = 0
-    draw_steps: int = 4
+    draws: int | None = None
+    draw_steps: int = 2
     branches: ClassVar[tuple[str, ...]] = ("speech",)
     uses_uncond: ClassVar[bool] = False
 
@@ -270,7 +277,9 @@ class Masks(_Masked):
     picture_gain: what the brightness beside the speech is multiplied by, in [0, 1]. The picture is played
         too: at 0.6 a drawing of brightness 0.6 sounds 35 dB softer, and recognisers no longer stumble on it.
     draws: of the speech branch, whose mean is said: they are made first, in `draw_steps` steps each, and the
-        picture is then denoised beside and around it. 0: both are denoised together, from one draw.
+        picture is then denoised beside and around it. 0: both are denoised together, from one draw. None:
+        4 where the speech branch is told when each phone sounds (`settled`), or else 0, for draws that speak
+        at different times have no mean.
     """
 
     audio_weight: float = 0.9
@@ -278,8 +287,8 @@ class Masks(_Masked):
     edge: float = 0.12
     speech_ceiling_hz: float | None = None
     picture_gain: float = 1.0
-    draws: int = 0
-    draw_steps: int = 4
+    draws: int | None = None
+    draw_steps: int = 2
     branches: ClassVar[tuple[str, ...]] = BOTH
     uses_uncond: ClassVar[bool] = False
 

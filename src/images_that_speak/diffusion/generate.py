@@ -23,6 +23,7 @@ from ..speech.alignment import speech_activity
 from ..speech.durations import DurationModel, plan_speech
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
+from .composition import settled
 from .estimate import announce
 from .family import Family
 from .guidance import Guidance
@@ -45,7 +46,7 @@ def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
     first, last = guidance.interval
     rescale = float(guidance.rescale)
     settings = Settings(
-        method, instantiate(cfg.composition),
+        method, settled(instantiate(cfg.composition), layout.told_times),
         guidance={"image": Guidance(float(guidance.image_scale), (float(first), float(last)), rescale),
                   "speech": Guidance(float(guidance.audio_scale), rescale=rescale)},
         starts={"image": float(guidance.image_start), "speech": float(guidance.audio_start)},

@@ -16,14 +16,13 @@ from torch import Tensor, maximum
 
 from ..audio.mel import MEL
 from ..errors import UserError
-from .composition import BOTH, Composition, ImageOnly, SpeechOnly
+from .composition import BOTH, Composition, ImageOnly, SpeechOnly, speech_draws
 from .family import Family
 from .guidance import evaluations
 from .layout import Layout
-from .method import Job, Settings, check_schedule, denoise
+from .method import Job, Settings, check_schedule, counting_on, denoise
 from .sampling import Callback
 
-ALONE: tuple[Composition, ...] = (ImageOnly(), SpeechOnly())
 DECIBELS = MEL.log_range * 20 / math.log(10)  # from black to white
 
 
@@ -41,23 +40,26 @@ class _Imprinting(ABC):
         return BOTH
 
     def calls(self, settings: Settings) -> int:
-        return len(ALONE) * settings.steps
+        return 2 * settings.steps + math.prod(speech_draws(settings.compose))
 
     def evaluations(self, settings: Settings) -> int:
-        return sum(evaluations(compose, settings.guidance, None, settings.steps) for compose in ALONE)
+        return sum(evaluations(compose, settings.guidance, None, settings.steps)
+                   for compose in _alone(settings))
 
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
                  callback: Callback | None = None) -> Tensor:
-        def counting_on(done: int) -> Callback | None:
-            return callback and (lambda state: callback({**state, "i": state["i"] + done}))
-
-        image, speech = (denoise(family, settings, compose, jobs, counting_on(number * settings.steps))
-                         for number, compose in enumerate(ALONE))
+        image, speech = (denoise(family, settings, compose, jobs, counting_on(callback, done))
+                         for compose, done in zip(_alone(settings), (0, settings.steps), strict=True))
         return self.imprint(image, speech)
 
     @abstractmethod
     def imprint(self, image: Tensor, speech: Tensor) -> Tensor:
         ...
+
+
+def _alone(settings: Settings) -> tuple[Composition, Composition]:
+    """Each branch by itself; the speech in as many draws as the composition would make."""
+    return ImageOnly(), SpeechOnly(*speech_draws(settings.compose))
 
 
 @dataclass(frozen=True)

@@ -80,12 +80,22 @@ class Layout:
                             f"{nearest(voice, self.voices)}")
         return self.voices.index(voice) + 1 if voice else 1
 
+    @property
+    def _adapter(self) -> str | None:
+        """The class of the phoneme adapter; None where there is none, or it is not on the disk yet."""
+        where = None if self.adapter is None else self.adapter / "config.json"
+        return read_json(where).get("_class_name") if where is not None and where.exists() else None
+
+    @property
+    def told_times(self) -> bool:
+        """Whether the speech branch is told when each phone sounds."""
+        return self._adapter in ("AlignedAdapter", "PitchedAdapter")
+
     def check_pitch(self, pitch: float) -> None:
         """Raise UserError when the voice is to speak higher or lower and the adapter is told no pitch."""
         if pitch == 1:
             return
-        name = read_json(self.adapter / "config.json").get("_class_name") if self.adapter else None
-        if name != "PitchedAdapter":
+        if self._adapter != "PitchedAdapter":
             raise UserError(f"pitch={pitch:g}: the speech branch of {self.name} is told no pitch "
                             "(expected 1; one trained with adapter=pitched is told)")
 

@@ -136,6 +136,7 @@ def denoise(family: Family, settings: Settings, compose: Composition, jobs: Sequ
     if draws:
         branches["speech"] = Said(mean_of_draws(bindings["speech"], family, settings, jobs, draws, draw_steps,
                                                 callback))
+        callback = counting_on(callback, draws * draw_steps)
     joint = Joint(compose, branches, settings.starts, sounding)
     scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
     x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
@@ -159,7 +160,13 @@ def mean_of_draws(branch: Branch, family: Family, settings: Settings, jobs: Sequ
         return branch(x, t, progress, False).guided
 
     with settings.casting(family.device):
-        return torch.stack([sample(predict, x, scheduler, steps, callback) for x in noises.unbind(1)]).mean(0)
+        return torch.stack([sample(predict, x, scheduler, steps, counting_on(callback, steps * number))
+                            for number, x in enumerate(noises.unbind(1))]).mean(0)
+
+
+def counting_on(callback: Callback | None, done: int) -> Callback | None:
+    """`callback`, told of the calls that were made before."""
+    return callback and (lambda state: callback({**state, "i": state["i"] + done}))
 
 
 def check_schedule(settings: Settings, layout: Layout) -> None:
@@ -180,8 +187,7 @@ class JointDenoising:
         if settings.compose.branches == BOTH:
             check_starts(settings.starts)
         check_schedule(settings, layout)
-        if (draw_steps := speech_draws(settings.compose)[1]):
-            check_schedule(replace(settings, steps=draw_steps), layout)
+        check_schedule(replace(settings, steps=speech_draws(settings.compose)[1]), layout)
 
     def branches(self, settings: Settings) -> tuple[str, ...]:
         return settings.compose.branches
