@@ -439,6 +439,10 @@ def test_other_settings_have_anchors_of_their_own(tmp_path: Path) -> None:
                (f"paths.weights={tmp_path / 'other'}",),
                *(("family=sd15", f"family.speech={name}")
                  for name in (tmp_path / "first", tmp_path / "other", "a/b"))]
+    # The speech alone is said in as many draws as the composition makes; the rest of it joins two branches.
+    draws = [key(*each) for each in (("composition.draws=0",), ("composition.draw_steps=3",),
+                                     ("composition=weighted_average",))]
+    assert len({plain, *draws}) == 4 and key("composition.edge=0.3") == plain
     found = [plain, *(key(*choice) for choice in choices)]
     assert len(set(found)) == len(found)
     # Those that are read below a table are of the same family, in whatever settings.

@@ -151,6 +151,8 @@ def _key(cfg: DictConfig, jobs: Sequence[Any]) -> str:
     kept = ("steps", "seed", "voice", "pitch", "guidance", "phonemes", "scheduler", "scene", "precision",
             "vocoder", "reader")
     others = {name: settings[name] for name in kept}
+    # Of the composition only how often the speech is drawn; the rest joins branches that are alone here.
+    others["draws"] = [settings["composition"].get(name) for name in ("draws", "draw_steps")]
     others["vocoder"] = {**others["vocoder"], "path": by_content(others["vocoder"]["path"])}
     pairs = sorted({(job.pair.image_prompt, job.pair.audio_prompt) for job in jobs})
     return f"{family_fingerprint(settings['family'])}-{content_hash([others, pairs], 8)}"
