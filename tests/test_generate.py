@@ -211,7 +211,7 @@ def test_only_missing_samples_are_made_again(make, tmp_path, monkeypatch):
     cfg = make("num_samples=3", "batch_size=1")
     made = []
 
-    def interrupted(family, settings, jobs, callback=None):
+    def interrupted(family, settings, jobs, *_):
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(jobs[0].seed)
@@ -239,8 +239,8 @@ def test_what_is_missing_is_made_in_the_batch_it_was_begun_in(make, tmp_path, mo
     lost.unlink()
     (run / "result.json").unlink()
     batches, real = [], module.generate_batch
-    monkeypatch.setattr(module, "generate_batch", lambda family, settings, jobs, callback=None: (
-        batches.append([job.seed for job in jobs]), real(family, settings, jobs, callback))[1])
+    monkeypatch.setattr(module, "generate_batch", lambda family, settings, jobs, *rest: (
+        batches.append([job.seed for job in jobs]), real(family, settings, jobs, *rest))[1])
     assert generate(cfg)["made"] == 1
     assert batches == [[0, 1]]
     assert {path: path.read_bytes() for path in images} == images

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial, partialmethod
 
 import pytest
 import torch
 
 from images_that_speak import config
+from images_that_speak.diffusion import score_distillation
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Branch, Guidance
@@ -147,6 +149,46 @@ def test_a_sample_does_not_depend_on_its_batch(make_tiny, family, choices):
     alone = generate_batch(family, settings, jobs[1:])[0]
     torch.testing.assert_close(alone, together[1], rtol=1e-3, atol=1e-4)
     assert not together[0].allclose(together[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("choices", [["method=sds_latent"], ["method=sds", *SMALL]])
+def test_it_goes_on_where_it_was_stopped(make_tiny, tmp_path, monkeypatch, choices):
+    """Stopped in the fourth step, saved after every one: the same pictures as one that was never stopped."""
+    make, step = partial(make_tiny, *choices, "steps=6", "num_samples=2"), Distillation.step
+    generate(make())
+    whole = [path.read_bytes() for path in sorted(tmp_path.glob("generate/*/samples/*/image.png"))]
+    begun: list[float] = []
+
+    def counted(self, progress, until=None):
+        begun.append(progress)
+        if len(begun) == until:
+            raise KeyboardInterrupt
+        return step(self, progress)
+
+    monkeypatch.setattr(score_distillation, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(Distillation, "step", partialmethod(counted, until=2 * 3 + 2))
+    with pytest.raises(KeyboardInterrupt):
+        generate(make("fresh=true"))
+    folder, = {path.parent for path in tmp_path.glob("generate/*/checkpoints/*")}
+    begun.clear()
+    monkeypatch.setattr(Distillation, "step", counted)
+    assert generate(make())["made"] == 2 and not list(folder.iterdir())
+    assert begun == [at for at in (3 / 6, 4 / 6, 5 / 6) for _ in range(2)]
+    assert len(whole) == 2
+    assert [path.read_bytes() for path in sorted(folder.parent.glob("samples/*/image.png"))] == whole
+
+
+def test_what_is_under_way_and_broken_is_begun_anew(make_tiny, tmp_path, monkeypatch, capsys):
+    cfg = make_tiny("method=sds_latent", "steps=2")
+    monkeypatch.setattr(score_distillation, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(LatentCanvas, "picture", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        generate(cfg)
+    kept, = tmp_path.glob("generate/*/checkpoints/*.safetensors")
+    monkeypatch.undo()
+    kept.write_bytes(kept.read_bytes()[:-10])
+    assert generate(cfg)["made"] == 1
+    assert "not whole" in capsys.readouterr().out and not kept.exists()
 
 
 def test_a_run_says_how_it_was_made(make_tiny, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from ..audio.mel import MEL
 from ..config import changed, instantiate
 from ..errors import UserError
+from ..files import content_hash
 from ..prompts import Pair, read_pairs
 from ..runs import Run
 from ..speech.alignment import speech_activity
@@ -103,9 +105,12 @@ def trimmed(phones: Sequence[Phone]) -> Sequence[Phone]:
 
 
 def generate_batch(family: Family, settings: Settings, jobs: Sequence[Job],
-                   callback: Callback | None = None) -> torch.Tensor:
-    """Pictures (len(jobs), 256, 1024) in [0, 1], all made together; each is as it would be alone."""
-    return settings.method(family, settings, jobs, callback)
+                   callback: Callback | None = None, kept: Path | None = None) -> torch.Tensor:
+    """Pictures (len(jobs), 256, 1024) in [0, 1], all made together; each is as it would be alone.
+
+    kept: see `Method`.
+    """
+    return settings.method(family, settings, jobs, callback, kept)
 
 
 def record(job: Job, cfg: DictConfig, evaluations: int | None = None,
@@ -153,10 +158,16 @@ def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
     with tqdm(total=steps, unit="step", desc=settings.method.name, leave=False) as bar:
         for number, batch in todo:
             start = time.perf_counter()
-            pictures = generate_batch(family, settings, batch, lambda _: bar.update(len(batch)))  # noqa: B023
+            kept = run.checkpoints / f"{content_hash([job.sample_id for job in batch])}.safetensors"
+
+            def told(state: dict[str, Any], size: int = len(batch), done: int = bar.n) -> None:
+                bar.update(done + (state["i"] + 1) * size - bar.n)  # "i" begins beyond 0 where it goes on
+
+            pictures = generate_batch(family, settings, batch, told, kept)
             for job, picture in zip(batch, pictures.numpy(), strict=True):
                 if job.sample_id in missing:
                     write_sample(run.sample_dir(job.sample_id), picture, family.vocoder,
                                  record(job, cfg, settings.evaluations, settings.method.unused))
+            kept.unlink(missing_ok=True)
             run.log({"seconds_per_sample": (time.perf_counter() - start) / len(batch)}, number)
     return len(missing), time.perf_counter() - begun

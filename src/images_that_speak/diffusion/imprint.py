@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, maximum
@@ -47,7 +48,7 @@ class _Imprinting(ABC):
                    for compose in _alone(settings))
 
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
-                 callback: Callback | None = None) -> Tensor:
+                 callback: Callback | None = None, kept: Path | None = None) -> Tensor:
         image, speech = (denoise(family, settings, compose, jobs, counting_on(callback, done))
                          for compose, done in zip(_alone(settings), (0, settings.steps), strict=True))
         return self.imprint(image, speech)

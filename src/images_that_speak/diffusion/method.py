@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -101,10 +102,12 @@ class Method(Protocol):
         """UNet passes a sample takes; a pass with and one without a condition count one each."""
 
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
-                 callback: Callback | None = None) -> Tensor:
+                 callback: Callback | None = None, kept: Path | None = None) -> Tensor:
         """Pictures (len(jobs), 256, 1024) in [0, 1], on the CPU; none depends on the others.
 
-        callback: called after every step with at least {"i": calls so far, "x": latents (B, C, H, W)}.
+        callback: called after every step with at least {"i": calls so far, "x": latents (B, C, H, W)}; where
+        earlier calls are gone on from, "i" begins beyond 0.
+        kept: a file for what is under way, where making a batch takes hours; it is gone on from.
         """
 
 
@@ -200,5 +203,5 @@ class JointDenoising:
         return evaluations(settings.compose, settings.guidance, settings.starts, settings.steps)
 
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
-                 callback: Callback | None = None) -> Tensor:
+                 callback: Callback | None = None, kept: Path | None = None) -> Tensor:
         return denoise(family, settings, settings.compose, jobs, callback)

@@ -14,16 +14,21 @@ by DeepFloyd IF, in pixels; here by the family's own image branch, in the latent
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..audio.mel import MEL
 from ..errors import UserError
+from ..files import atomic_path
 from ..networks.condition import Condition
 from ..networks.fourier import FourierPicture
 from .composition import BOTH
@@ -35,6 +40,7 @@ from .sampling import Callback, noise
 
 TIMES = (0.02, 0.98)  # shares of the schedule between which t is drawn
 WEIGHT_DECAY = 1e-3  # AdamW's, as published
+SAVE_EVERY = 60.0  # seconds between two savings of what is under way
 
 
 class Canvas(Protocol):
@@ -47,6 +53,9 @@ class Canvas(Protocol):
 
     def picture(self) -> Tensor:
         """(1, 256, 1024) in [0, 1], on the CPU."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later `picture` depends on, by name; written over in place to bring it back."""
 
 
 class PaintedCanvas:
@@ -64,6 +73,9 @@ class PaintedCanvas:
     def picture(self) -> Tensor:
         return self.network().detach().cpu()
 
+    def state(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
 
 class LatentCanvas:
     """The latent itself."""
@@ -79,6 +91,9 @@ class LatentCanvas:
 
     def picture(self) -> Tensor:
         return self.family.decode(self.z.detach())
+
+    def state(self) -> dict[str, Tensor]:
+        return {"z": self.z.detach()}
 
 
 def windowed(condition: Condition, starts: Sequence[int], width: int) -> Condition:
@@ -112,6 +127,27 @@ class Distillation:
         self.optimizer.step()
         return z.detach()
 
+    def state(self) -> dict[str, Tensor]:
+        """What the next step depends on, by name."""
+        canvas = {f"canvas.{key}": value for key, value in self.canvas.state().items()}
+        optimizer = {f"optimizer.{number}.{key}": value
+                     for number, moments in self.optimizer.state_dict()["state"].items()
+                     for key, value in moments.items()}
+        return {**canvas, **optimizer, "random": self.random.get_state()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            kind, _, key = name.partition(".")
+            if kind == "canvas":
+                self.canvas.state()[key].copy_(value)
+            elif kind == "optimizer":
+                number, _, key = key.partition(".")
+                optimizer.setdefault(int(number), {})[key] = value
+        self.random.set_state(state["random"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": optimizer})
+
     def judge(self, name: str, branch: Branch, z: Tensor) -> Tensor:
         """w(t) (ε̂ − ε) of z (1, C, H, W), for a t and an ε of this step.
 
@@ -138,6 +174,33 @@ class Distillation:
         alpha, sigma = schedule.coefficients(t[None], z)
         epsilon = torch.randn(z.shape, generator=self.random).to(z)
         return alpha * sigma * (z - branch(alpha * z + sigma * epsilon, t, 0.0, False).guided)
+
+
+def save(begun: Sequence[Distillation], path: Path, steps: int) -> None:
+    """Keep what is under way after `steps` steps."""
+    tensors = {f"{number}.{name}": value.contiguous()
+               for number, one in enumerate(begun) for name, value in one.state().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"steps": str(steps)})
+
+
+def resumed(begun: Sequence[Distillation], path: Path | None) -> int:
+    """Bring back what `save` kept; how many steps it had done, 0 where nothing whole is there."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            steps = int(file.metadata()["steps"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        print(f"{path}: not whole ({error}); its samples are begun anew")
+        return 0
+    for number, one in enumerate(begun):
+        mine = f"{number}."
+        one.restore({name.removeprefix(mine): value for name, value in tensors.items()
+                     if name.startswith(mine)})
+    print(f"{path}: goes on from step {steps}")
+    return steps
 
 
 @dataclass(frozen=True)
@@ -183,14 +246,18 @@ class _ScoreDistillation(ABC):
         ...
 
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
-                 callback: Callback | None = None) -> Tensor:
+                 callback: Callback | None = None, kept: Path | None = None) -> Tensor:
         weights = {"image": 1 - settings.audio_weight, "speech": settings.audio_weight}
         # One by one: what is drawn for a sample must not depend on the others.
         begun = [Distillation(self.canvas(family, job.seed), bound(family, settings, [job], BOTH), weights,
                               settings.starts, self.lr, self.crops, job.seed) for job in jobs]
+        done, saved = resumed(begun, kept), time.monotonic()
         with settings.casting(family.device):
-            for i in range(settings.steps):
+            for i in range(done, settings.steps):
                 x = torch.cat([one.step(i / settings.steps) for one in begun])
+                if kept is not None and time.monotonic() - saved >= SAVE_EVERY:
+                    save(begun, kept, i + 1)
+                    saved = time.monotonic()
                 if callback is not None:
                     callback({"i": i, "x": x})
             return torch.cat([one.canvas.picture() for one in begun])
