@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-SHAPE = (16, 16, 64)
+SHAPE = (32, 16, 64)
 PHONES = 40
 
 
@@ -61,7 +61,7 @@ def write_records(folder: Path, clips: int) -> None:
     write_json(folder / "index.json", {
         "clips": clips, "shard": SHARD, "image": "latent", "phones": PHONES, "shape": SHAPE,
         "voices": ["slt"], "mel_spec": MEL.to_dict(), "split": "train", "identity": "synthetic",
-        "mean": [0.0] * 16, "std": [1.0] * 16})
+        "mean": [0.0] * SHAPE[0], "std": [1.0] * SHAPE[0]})
 
 
 def write_corpus(folder: Path, clips: int) -> None:
@@ -87,8 +87,8 @@ def write_corpus(folder: Path, clips: int) -> None:
                                   (min(size, clips - first), *SHAPE)).flush()
     write_json(folder / "latents/index.json", {
         "mel_spec": MEL.to_dict(), "autoencoder": "none", "dataset": identity, "length": clips,
-        "dtype": "float16", "shard": size, "complete": True, "shape": SHAPE, "mean": [0.0] * 16,
-        "std": [1.0] * 16})
+        "dtype": "float16", "shard": size, "complete": True, "shape": SHAPE,
+        "mean": [0.0] * SHAPE[0], "std": [1.0] * SHAPE[0]})
 
 
 def read(kind: str, folder: Path, batches: int) -> None:
