@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from test_datamodule import make_corpus
@@ -13,7 +15,7 @@ from images_that_speak.checks.train import check
 from images_that_speak.data.datamodule import PictureData, SpeechClips
 from images_that_speak.data.streamed import StreamedClips, write_records
 from images_that_speak.errors import UserError
-from images_that_speak.networks.adapters import SequenceAdapter
+from images_that_speak.networks.adapters import PitchedAdapter, SequenceAdapter
 from images_that_speak.training.matching import match
 
 
@@ -63,6 +65,17 @@ def test_an_adapter_of_embeddings_wants_them(corpus: Path, tmp_path: Path) -> No
     sets = data(SpeechClips(corpus, embeddings=tmp_path / "there"), SpeechClips(corpus, "valid"))
     with pytest.raises(UserError, match=r"data.valid.embeddings=null.*adapter.features=24"):
         match(module(SequenceAdapter(43, 2, width=16, features=24)), sets)
+
+
+@pytest.mark.parametrize(("adapter", "told"), [
+    (lambda: SequenceAdapter(43, 2, width=16, features=24), "is told embeddings"),
+    (lambda: PitchedAdapter(43, 2, 8), "is told a pitch .*--pitch"),
+    (lambda: SimpleNamespace(tokenizer=object()), "is told texts"),
+])
+def test_what_records_lack_is_told(corpus: Path, tmp_path: Path, adapter: Any, told: str) -> None:
+    write_records(corpus, tmp_path / "train")
+    with pytest.raises(UserError, match=f"data.train.folder=.*: the adapter {told}"):
+        match(module(adapter()), data(StreamedClips(tmp_path / "train")))
 
 
 def test_a_reader_of_texts_lends_its_tokenizer(corpus: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_datamodule import make_corpus
 
+from images_that_speak.audio.wave import write_wave
 from images_that_speak.data import streamed
 from images_that_speak.data.datamodule import EpochBatches, SpeechClips, batch_loader, permuted
 from images_that_speak.data.latents import cache_latents
-from images_that_speak.data.streamed import Records, StreamedClips, write_records
+from images_that_speak.data.pitch import cache_pitch
+from images_that_speak.data.streamed import Packer, Records, StreamedClips, write_records
 from images_that_speak.errors import UserError
 from images_that_speak.networks.autoencoder import PatchAutoencoder
 
@@ -52,7 +55,14 @@ def test_batches_resume_in_a_computed_order() -> None:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("streamed") / "corpus")
+    """With a wave to every clip: a tone of its own."""
+    folder = make_corpus(tmp_path_factory.mktemp("streamed") / "corpus")
+    table = pandas.read_parquet(folder / "manifest.parquet")
+    table["wave"] = [f"{name}.flac" for name in table["id"]]
+    table.to_parquet(folder / "manifest.parquet")
+    for i, name in enumerate(table["wave"]):
+        write_wave(folder / name, 0.5 * np.sin(2 * np.pi * (100 + 10 * i) * np.arange(163_840) / 16_000))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +76,19 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("latents", [True, False])
 def test_records_are_the_clips(corpus: Path, autoencoder: Path, tmp_path: Path, latents: bool,
                                monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a shard of three and one open file, so that shards end and files close."""
+    """With a shard of three and one open file, so that shards end and files close. With latents and pitches,
+    or with pictures alone."""
     monkeypatch.setattr(streamed, "OPEN", 1)
-    write_records(corpus, tmp_path / "records", "train", autoencoder if latents else None, shard=3, batch=2)
+    write_records(corpus, tmp_path / "records", "train", autoencoder if latents else None, shard=3, batch=2,
+                  pitch=latents)
     there = StreamedClips(tmp_path / "records", roll=True, seed=4)
     here = SpeechClips(corpus, "train", roll=True, seed=4)
     if latents:
         vae = PatchAutoencoder.from_pretrained(autoencoder)
         cache_latents(vae, here, tmp_path / "cache", progress=False)
-        here = SpeechClips(corpus, "train", roll=True, seed=4, latents=tmp_path / "cache")
+        cache_pitch(here.corpus, here.identity(), tmp_path / "pitch.safetensors")
+        here = SpeechClips(corpus, "train", roll=True, seed=4, latents=tmp_path / "cache",
+                           pitch=tmp_path / "pitch.safetensors")
     assert len(there) == len(here) > 3 and there.voices == ["rms", "slt"]
     keys = [*range(len(here)), len(here) + 2]
     a, b = (pickle.loads(pickle.dumps(dataset)).__getitems__(keys) for dataset in (there, here))
@@ -85,6 +99,34 @@ def test_records_are_the_clips(corpus: Path, autoencoder: Path, tmp_path: Path, 
         assert (a[name].float() - value.float()).abs().max() <= tolerance, name
     seen = [key for batch in batch_loader(there, 2, seed=1) for key in batch["voice"].tolist()]
     assert len(seen) == len(there) // 2 * 2
+
+
+def test_packing_goes_on_where_it_was_stopped(corpus: Path, autoencoder: Path, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the second shard: the same files as of one never stopped, the first not made again."""
+    pack = partial(write_records, corpus, split="train", autoencoder=autoencoder, shard=3, batch=1)
+    pack(tmp_path / "whole")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {"index.json", "shard-00000.bin", "shard-00001.bin"} <= whole.keys()
+    real, packed = Packer.__call__, []
+
+    def stopped(self, rows):
+        packed.append(rows[0]["id"])
+        if len(packed) == 5:
+            raise KeyboardInterrupt
+        return real(self, rows)
+
+    monkeypatch.setattr(Packer, "__call__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        pack(tmp_path / "records")
+    assert not (tmp_path / "records" / "index.json").exists()
+    first = packed[:3]
+    pack(tmp_path / "records")
+    assert not set(packed[5:]) & set(first)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "records").iterdir()} == whole
+    # Of other records nothing is kept.
+    write_records(corpus, tmp_path / "records", "train", shard=3, batch=1)
+    assert Records(tmp_path / "records").index["image"] == "picture"
 
 
 def test_a_voice_has_the_same_number_in_every_split(corpus: Path, tmp_path: Path) -> None:

@@ -4,43 +4,56 @@
         --autoencoder weights/pocket/vae
 
 `SpeechClips` holds what every clip says in memory, which is right for the pocket family and not for a million
-clips. Here a clip is one record of a shard: its latent (or its picture), its phones with their times and its
-voice. Records are read one by one at their place in the file; nothing is mapped or kept, and the order of an
-epoch is computed, not stored. So a worker needs what one batch needs, whatever the corpus.
+clips. Here a clip is one record of a shard: its latent (or its picture), its phones with their times, its
+voice, and on demand its pitch. Records are read one by one at their place in the file; nothing is mapped or
+kept, and the order of an epoch is computed, not stored. So a worker needs what one batch needs, whatever the
+corpus.
 
-A folder: `index.json` (written last), `shard-00000.bin` … with the records one after the other.
+A folder: `index.json` (written last), `shard-00000.bin` … with the records one after the other; while it is
+written, `unfinished.json` says how far it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pyarrow import parquet
 from torch import Tensor
+from tqdm import tqdm
 
 from ..audio.mel import MEL
+from ..audio.wave import read_wave
 from ..errors import UserError
-from ..files import atomic_path, read_json, write_json
+from ..files import atomic_path, content_hash, read_json, write_json
+from ..networks.autoencoder import encode, load_autoencoder
 from ..speech.alignment import frame_phones
 from ..speech.phonemes import PAUSE, PHONE_IDS, PHONES, UNKNOWN
+from ..speech.pitch import pitch_contour
 from ..speech.tts import Phone
 from .datamodule import BatchDataset, rolled, shifts
+from .latents import autoencoder_hash
 
 SHARD = 4096  # records of a file; 140 MB of pocket latents
 OPEN = 64  # shards open at once
 LONGEST = 255  # phones of a record; ten seconds hold about 120
+UNFINISHED = "unfinished.json"
 
 
-def record_type(image: str, shape: Sequence[int], phones: int) -> np.dtype:
-    """The record of a clip: `image` is "latent" (float16) or "picture" (uint8) of this shape."""
+def record_type(image: str, shape: Sequence[int], phones: int, pitch: bool = False) -> np.dtype:
+    """The record of a clip: `image` is "latent" (float16) or "picture" (uint8) of this shape; pitch in Hz."""
+    hertz = [("pitch", "<f2", (MEL.frames,))] if pitch else []
     return np.dtype([(image, "<f2" if image == "latent" else "u1", tuple(shape)), ("phones", "u1", (phones,)),
-                     ("times", "<f4", (phones, 2)), ("length", "u1"), ("voice", "<u2")])
+                     ("times", "<f4", (phones, 2)), ("length", "u1"), ("voice", "<u2"), *hertz])
 
 
 class Records:
@@ -57,7 +70,8 @@ class Records:
                             "images_that_speak.data.streamed CORPUS FOLDER` writes one)")
         self.index = read_json(path)
         MEL.check(self.index.get("mel_spec"), path)
-        self.dtype = record_type(self.index["image"], self.index["shape"], self.index["phones"])
+        self.dtype = record_type(self.index["image"], self.index["shape"], self.index["phones"],
+                                 self.index.get("pitch", False))
         size = self.index["shard"]
         for number, first in enumerate(range(0, len(self), size)):
             shard, expected = self._path(number), min(size, len(self) - first) * self.dtype.itemsize
@@ -137,6 +151,10 @@ class StreamedClips(BatchDataset):
     def identity(self) -> str:
         return str(self.records.index["identity"])
 
+    @property
+    def has_pitch(self) -> bool:
+        return bool(self.records.index.get("pitch"))
+
     def __getitems__(self, keys: Sequence[int]) -> dict[str, Tensor]:
         self.setup()
         numbers = np.asarray(keys, np.int64)
@@ -163,37 +181,69 @@ class StreamedClips(BatchDataset):
                  "phone_mask": np.arange(found["phones"].shape[1]) < found["length"][:, None],
                  "frame_phones": rolled(frames, shift), "frame_position": rolled(position, shift),
                  "voice": self._numbers[found["voice"]]}
+        if self.has_pitch:
+            batch["frame_pitch"] = rolled(found["pitch"].astype(np.float32), shift)
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in batch.items()}
 
 
+@dataclass(frozen=True)
+class Packer:
+    """What makes records of a manifest's rows: of which corpus, and what a record holds.
+
+    vae: None keeps pictures. voices: the names, in the order of their numbers from 1 on. longest: phones of a
+    record. pitch: whether it is tracked.
+    """
+
+    corpus: Path
+    vae: Any
+    voices: Sequence[str]
+    longest: int
+    pitch: bool
+
+    @torch.no_grad()
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> np.ndarray:
+        """(n,) rows → (n,) records."""
+        image, values = "picture", np.stack([np.load(self.corpus / row["spectrogram"], allow_pickle=False)
+                                             for row in rows])
+        if self.vae is not None:
+            image, values = "latent", encode(self.vae, torch.from_numpy(values)[:, None] / 255).mean.numpy()
+        found = np.zeros(len(rows), record_type(image, values.shape[1:], self.longest, self.pitch))
+        found[image] = values
+        for record, row in zip(found, rows, strict=True):
+            phones = [Phone(*phone) for phone in zip(row["symbols"], row["starts"], row["ends"], strict=True)]
+            record["phones"][: len(phones)] = [PHONE_IDS.get(p.symbol, PHONE_IDS[UNKNOWN]) for p in phones]
+            record["times"][: len(phones)] = [(p.start, p.end) for p in phones]
+            record["length"], record["voice"] = len(phones), 1 + self.voices.index(row["voice"])
+            if self.pitch:
+                record["pitch"] = pitch_contour(read_wave(self.corpus / row["wave"]), phones)
+        return found
+
+
 def write_records(corpus: str | Path, folder: str | Path, split: str = "train",
-                  autoencoder: str | Path | None = None, shard: int = SHARD, batch: int = 16) -> Records:
+                  autoencoder: str | Path | None = None, shard: int = SHARD, batch: int = 16,
+                  pitch: bool = False) -> Records:
     """Pack a split of a built corpus. With an autoencoder's folder its latents, else its pictures.
 
-    The manifest is read piece by piece, so memory stays flat here too. Raises UserError when there is no such
-    corpus, split or autoencoder.
+    pitch: track it, for adapters that are told it (a tenth of a second a clip).
+
+    The manifest is read piece by piece, so memory stays flat here too. Stopped, it goes on after the last
+    whole shard. Raises UserError when there is no such corpus, split or autoencoder.
     """
-    import hashlib
-
-    from pyarrow import parquet
-
-    from ..networks.autoencoder import encode, load_autoencoder
-
     corpus, folder = Path(corpus), Path(folder)
     path = corpus / "manifest.parquet"
     if not path.exists():
         raise UserError(f"{path}: no such manifest (expected a corpus; build one with "
                         f"`python -m images_that_speak.data data.root={corpus}`)")
     table = parquet.ParquetFile(path)
-    columns = ["id", "voice", "split", "mel_spec", "symbols", "starts", "ends", "spectrogram"]
+    columns = ["id", "voice", "split", "mel_spec", "symbols", "starts", "ends", "spectrogram", "wave"]
 
     def rows() -> Iterator[dict[str, Any]]:
         for piece in table.iter_batches(1024, columns=columns):
             yield from (row for row in piece.to_pylist() if row["split"] == split)
 
     # Of every split: a voice has the same number in each.
-    voices = {voice for piece in table.iter_batches(1 << 16, columns=["voice"])
-              for voice in piece.column("voice").unique().to_pylist()}
+    voices = sorted({voice for piece in table.iter_batches(1 << 16, columns=["voice"])
+                     for voice in piece.column("voice").unique().to_pylist()})
     count, longest, digest = 0, 1, hashlib.sha256()
     for row in rows():
         if row["mel_spec"] != MEL.hash:
@@ -203,60 +253,59 @@ def write_records(corpus: str | Path, folder: str | Path, split: str = "train",
     if not count or longest > LONGEST:
         raise UserError(f"{path}: {count} clips in split {split!r}, at most {longest} phones (expected some, "
                         f"of at most {LONGEST})")
-    vae = None
-    if autoencoder is not None:
-        if not (Path(autoencoder) / "config.json").exists():
-            raise UserError(f"{autoencoder}: no such folder (expected an autoencoder's)")
-        vae = load_autoencoder(autoencoder).eval()
-    names = sorted(voices)
-    number = {name: i + 1 for i, name in enumerate(names)}
-    pictures = np.empty((batch, MEL.n_mels, MEL.frames), np.uint8)
-    moments = np.zeros((2, 1))
-    dtype = record_type("picture", pictures.shape[1:], longest)
-    source, written = rows(), 0
-    while written < count:
-        size = min(shard, count - written)
-        with atomic_path(folder / f"shard-{written // shard:05d}.bin") as temporary:
-            with open(temporary, "wb") as file:
-                for first in range(0, size, batch):
-                    chosen = [next(source) for _ in range(min(batch, size - first))]
-                    for i, row in enumerate(chosen):
-                        pictures[i] = np.load(corpus / row["spectrogram"], allow_pickle=False)
-                    values = pictures[: len(chosen)]
-                    if vae is not None:
-                        with torch.no_grad():
-                            values = encode(vae, torch.from_numpy(values)[:, None].float() / 255).mean.numpy()
-                        share = len(chosen) / count
-                        moments = moments + share * np.stack([values.mean((0, 2, 3)),
-                                                              np.square(values).mean((0, 2, 3))])
-                        dtype = record_type("latent", values.shape[1:], longest)
-                    file.write(_records(chosen, values, number, dtype).tobytes())
-        written += size
+    if autoencoder is not None and not (Path(autoencoder) / "config.json").exists():
+        raise UserError(f"{autoencoder}: no such folder (expected an autoencoder's)")
+    vae = None if autoencoder is None else load_autoencoder(autoencoder).eval()
+    pack = Packer(corpus, vae, voices, longest, pitch)
+    index = {"clips": count, "shard": shard, "phones": longest, "pitch": pitch, "voices": voices,
+             "mel_spec": MEL.to_dict(), "split": split, "identity": digest.hexdigest()[:12]}
+    moments = write_shards(pack, index, rows(), folder, batch)
     # An autoencoder that knows how its latents lie was told by all branches' pictures, not by these alone.
     known: Any = getattr(vae, "config", {})
     mean, std = known.get("latents_mean"), known.get("latents_std")
     if mean is None or std is None:
         mean = moments[0].tolist()
         std = np.sqrt(np.maximum(moments[1] - moments[0]**2, 1e-12)).tolist()
-    image, *_ = dtype.names or ()
-    write_json(folder / "index.json", {
-        "clips": count, "shard": shard, "image": image, "phones": longest,
-        "shape": list(dtype[0].shape), "voices": names, "mel_spec": MEL.to_dict(), "split": split,
-        "identity": digest.hexdigest()[:12], "mean": list(mean), "std": list(std)})
+    write_json(folder / "index.json", {**index, "image": "picture" if vae is None else "latent",
+                                       "mean": list(mean), "std": list(std)})
+    (folder / UNFINISHED).unlink()
     return Records(folder)
 
 
-def _records(rows: Sequence[dict[str, Any]], values: np.ndarray, number: dict[str, int],
-             dtype: np.dtype) -> np.ndarray:
-    found = np.zeros(len(rows), dtype)
-    image, *_ = dtype.names or ()
-    found[image] = values
-    for record, row in zip(found, rows, strict=True):
-        length = len(row["symbols"])
-        record["phones"][:length] = [PHONE_IDS.get(s, PHONE_IDS[UNKNOWN]) for s in row["symbols"]]
-        record["times"][:length] = np.stack([row["starts"], row["ends"]], 1)
-        record["length"], record["voice"] = length, number[row["voice"]]
-    return found
+def write_shards(pack: Packer, index: dict[str, Any], rows: Iterator[dict[str, Any]], folder: Path,
+                 batch: int) -> np.ndarray:
+    """Write what `folder` lacks of the shards, and into `index` the images' shape.
+
+    (2, C) the mean of the latents and of their squares; of pictures zeros.
+    """
+    state = folder / UNFINISHED
+    made_of = content_hash([index, pack.vae and autoencoder_hash(pack.vae)])
+    done = read_json(state) if state.exists() else {}
+    if done.get("made_of") != made_of:
+        done = {"made_of": made_of, "moments": []}
+        (folder / "index.json").unlink(missing_ok=True)  # of records that are written over
+    count, shard = index["clips"], index["shard"]
+    with tqdm(total=count, unit="clip", desc=f"Records of {pack.corpus.name}") as bar:
+        for number, first in enumerate(range(0, count, shard)):
+            left = iter([next(rows) for _ in range(min(shard, count - first))])
+            if number < len(done["moments"]):
+                bar.update(len(list(left)))
+                continue
+            moments = np.zeros((2, 1))
+            with atomic_path(folder / f"shard-{number:05d}.bin") as temporary, open(temporary, "wb") as file:
+                while chosen := list(islice(left, batch)):
+                    records = pack(chosen)
+                    if pack.vae is not None:
+                        values = records["latent"].astype(np.float64)
+                        means = np.stack([values.mean((0, 2, 3)), np.square(values).mean((0, 2, 3))])
+                        moments = moments + means * len(chosen) / count
+                    file.write(records.tobytes())
+                    bar.update(len(chosen))
+            done["moments"].append(moments.tolist())
+            done["shape"] = list(records.dtype[0].shape)
+            write_json(state, done)
+    index["shape"] = done["shape"]
+    return np.sum(done["moments"], axis=0)
 
 
 def main() -> None:
@@ -265,9 +314,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--split", default="train", choices=("train", "valid", "test"))
     parser.add_argument("--autoencoder", type=Path, help="folder of the autoencoder; without one, pictures")
+    parser.add_argument("--pitch", action="store_true", help="track it, for adapter=pitched")
     options = parser.parse_args()
     try:
-        records = write_records(options.corpus, options.folder, options.split, options.autoencoder)
+        records = write_records(options.corpus, options.folder, options.split, options.autoencoder,
+                                pitch=options.pitch)
     except UserError as error:
         raise SystemExit(str(error)) from error
     print(f"{options.folder}: {len(records)} records of {records.dtype.itemsize} bytes")

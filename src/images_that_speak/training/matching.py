@@ -17,7 +17,7 @@ def match(module: nn.Module, data: Any) -> None:
 
     A conditioner that reads texts lends its tokenizer to data sets that have none. Raises UserError when an
     adapter is not as wide as the UNet's first feature map or has fewer voices than the data, when training
-    and validation number them differently, or when it reads embeddings that a data set does not have.
+    and validation number them differently, or when it is told what a data set does not have.
     """
     conditioner = getattr(module, "conditioner", None)
     if conditioner is None or not isinstance(data, PictureData):
@@ -35,6 +35,16 @@ def match(module: nn.Module, data: Any) -> None:
                         "feature map, where the condition is added")
     if known := settings.get("voices"):
         _check_voices({name: voices_of(dataset) for name, dataset in sets.items()}, int(known))
+    wants = [wanted for wanted, there in (
+        ("texts", tokenizer is not None), ("embeddings", settings.get("features")),
+        ("a pitch", hasattr(conditioner, "own_loss"))) if there]
+    for name, dataset in sets.items():
+        if isinstance(dataset, StreamedClips):
+            dataset.open()
+            if lacks := [wanted for wanted in wants if not (wanted == "a pitch" and dataset.has_pitch)]:
+                raise UserError(f"data.{name}.folder={dataset.folder}: the adapter is told "
+                                f"{', '.join(lacks)} (expected adapter=aligned, records written with --pitch "
+                                "for adapter=pitched, or data=pocket_speech_latents)")
     if width := settings.get("features"):
         for name, dataset in sets.items():
             if isinstance(dataset, SpeechClips) and dataset.embeddings is None:
