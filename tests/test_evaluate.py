@@ -23,6 +23,7 @@ from images_that_speak.audio.wave import write_wave
 from images_that_speak.checks.evaluate import check
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json, write_json
+from images_that_speak.reports.folders import find_runs
 from images_that_speak.resources import ROOT
 from images_that_speak.runs import as_made, differences, finished, open_run
 from images_that_speak.runs.identity import family_fingerprint
@@ -170,6 +171,16 @@ def test_a_picture_in_colour_is_no_other_sample(tmp_path: Path) -> None:
         shutil.copy(run / "samples/s00/image.png", tmp_path / "alone" / name)
     found = PictureDistances(ClipSquares(), str(tmp_path / "alone"))
     assert [path.name for path in found.files] == ["one.png", "two.png"]
+
+
+def test_an_evaluation_that_is_logged_to_csv_has_its_samples_still(tmp_path: Path, stand_ins: None) -> None:
+    """The logger too has a samples.csv, which knows no files."""
+    run = make_run(tmp_path / "run")
+    result = module.evaluate(compose(tmp_path, f"run={run}", "logger=csv", "metrics=ssim",
+                                     f"metrics.ssim.reference={run}"))
+    read, = find_runs([tmp_path / "logs/evaluate"])
+    assert len(read.samples) == result["samples"] == 9
+    assert (read.path / "metrics.csv").read_text().startswith("metric,value,")
 
 
 class Deaf(Ear):

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,25 @@ def test_an_evaluation_shows_the_samples_it_read_with_its_own_scores(tmp_path: P
     assert all(sample.scores["wer"] == 0.5 and sample.scores["top1"] is True and sample.sound
                for sample in run.samples)
     assert run.config == {"steps": 8, "run": str(made), "reader.source": "wav"}
+
+
+def test_an_evaluation_of_several_runs_has_samples_of_each(tmp_path: Path) -> None:
+    """Of the same prompts and seeds, so that their folders have the same names."""
+    images = [sample.image for name in "ab" for sample in find_runs([write_run(tmp_path / name, SAMPLES)])[0]
+              .samples]
+    read = write_run(tmp_path / "read", config={"pictures": str(tmp_path)}, task="evaluate")
+    (read / "samples.csv").write_text("name,heard,wer,file\n" + "\n".join(
+        f"{number},word{number},0.5,{image}" for number, image in enumerate(images)))
+    found = find_runs([read])[0].samples
+    ids = [f"{name}/samples/{number:012x}" for name in "ab" for number in range(len(SAMPLES))]
+    assert [sample.id for sample in found] == ids
+    assert [sample.scores["heard"] for sample in found] == [f"word{number}" for number in range(len(images))]
+    # Beside another such, each is compared with itself.
+    page = tmp_path / "compare.html"
+    copy = tmp_path / "again"
+    shutil.copytree(read, copy)
+    assert main(["compare", str(read), str(copy), "-o", str(page)]) == 0
+    assert f"{len(ids)} of {len(ids)} samples are in all runs" in page.read_text()
 
 
 def test_metrics_leave_out_a_line_cut_off(tmp_path: Path) -> None:

@@ -129,6 +129,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         for row, item in zip(report.rows, report.items, strict=True):
             if item.record is not None and item.folder is not None:
                 write_scores(item.folder, item.record, row, own)
+        # Before the tables: logger=csv has a samples.csv too, of which the evaluation's own takes the place.
+        run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
         lines += stored_rows(list(configs.values()))
         columns = readers.named(SAMPLE_COLUMNS), readers.named(TOTAL_COLUMNS)
@@ -143,7 +145,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             # What they stand on would not fit the terminal; it is in the files.
             print_table(told, dict(list(METRIC_COLUMNS.items())[:4]))
         print(f"tables and result: {run.dir}")
-        run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
         return run.finish({**plain_totals(figures),
                            **{key: value for found in sets.values() for key, value in found.items()},
                            **({"metrics": told} if metrics else {}), "speech_reader": readers.speech.name,
