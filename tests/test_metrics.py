@@ -198,6 +198,13 @@ def test_a_reference_is_found_by_name_or_by_phrase(reference: Path) -> None:
         metric.total()
 
 
+def test_a_reference_of_two_runs_is_refused(reference: Path) -> None:
+    """Which of two samples of the same prompts and seed is meant nobody can know."""
+    shutil.copytree(reference / "a", reference / "other/samples/a")
+    with pytest.raises(UserError, match=rf"two samples a, {reference}/a and {reference}/other/samples/a"):
+        References(str(reference))
+
+
 # --- one sample and its reference
 
 def test_similar_pictures(reference: Path) -> None:
@@ -466,10 +473,19 @@ def test_an_evaluation_tells_what_each_figure_stands_on(
     (["metrics=fad_mel"], "reference: no value"),
     (["metrics=fad_mel", "reference=/nowhere"], "reference=/nowhere: no such folder"),
     (["metrics=dnsmos"], "metrics.dnsmos.weights: no value"),
+    (["metrics=fad_mel", "reference={broken}"], "b.wav: sampling rate 22050 Hz"),
+    (["metrics=fid_pocket", "reference={broken}"], "b.png: not a readable picture"),
 ])
 def test_what_a_metric_lacks_is_told_before_anything_is_read(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: list[str], said: str) -> None:
     monkeypatch.setattr(module, "load_readers", lambda *_: pytest.fail("read too early"))
     run = make_run(tmp_path / "run")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name, rate in (("a", 16_000), ("b", 22_050)):
+        write_wave(broken / f"{name}.wav", speech(), rate)
+    whole = (run / "samples/s00/image.png").read_bytes()
+    (broken / "a.png").write_bytes(whole)
+    (broken / "b.png").write_bytes(whole[:60])
     with pytest.raises(UserError, match=said):
-        module.evaluate(compose(tmp_path, f"run={run}", *choice))
+        module.evaluate(compose(tmp_path, f"run={run}", *(text.format(broken=broken) for text in choice)))
