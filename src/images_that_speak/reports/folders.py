@@ -247,10 +247,10 @@ def _evaluated(path: Path) -> list[Sample]:
         if image.parent in names:
             found.append(_sample(image.parent, scores, names[image.parent]))
             continue
-        wave = image.with_name(image.stem.removesuffix("_img") + ".wav")
+        sounds = [image.with_name(image.stem.removesuffix("_img") + ending) for ending in (".wav", ".flac")]
         # Pictures of anyone: npy cannot be shown, but its picture may lie beside it.
         shown = image if image.suffix == ".png" else image.with_suffix(".png")
         found.append(Sample(
-            row["name"], shown, None, wave if wave.exists() else None, row.get("image_prompt") or None,
-            row.get("audio_prompt") or None, None, scores))
+            row["name"], shown, None, next((sound for sound in sounds if sound.exists()), None),
+            row.get("image_prompt") or None, row.get("audio_prompt") or None, None, scores))
     return found
