@@ -59,12 +59,12 @@ def needs(package: str, backend: str, extra: str | None = None) -> str:
                         f"(pip install -e '.[{extra or backend}]')") from error
 
 
-def existing(folder: str | Path, backend: str, *names: str) -> Path:
+def existing(folder: str | Path, backend: str, *names: str, key: str = "folder") -> Path:
     """`folder`, when the files `names` (patterns) are in it; else a UserError that names what lacks."""
     folder = Path(folder)
     lacking = [name for name in names if not any(folder.glob(name))]
     if lacking:
-        raise UserError(f"tts.folder={folder}: holds no {', '.join(lacking)} (expected the files of "
+        raise UserError(f"tts.{key}={folder}: holds no {', '.join(lacking)} (expected the files of "
                         f"tts={backend})")
     return folder
 
@@ -147,7 +147,7 @@ class SpeechT5(NeuralTTS):
         super().__init__(aligner)
         needs("sentencepiece", self.name, "asr")
         self.model, self.vocoder, self.offline = model, vocoder, offline
-        self.speakers = existing(speakers, self.name, "*.npy")
+        self.speakers = existing(speakers, self.name, "*.npy", key="speakers")
         self.voices = tuple(sorted(path.stem for path in self.speakers.glob("*.npy")))
         weights = [file_hash(path) for source in (model, vocoder)
                    for path in sorted(Path(source).glob("*.safetensors"))]
