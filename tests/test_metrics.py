@@ -19,6 +19,7 @@ from transformers import (
     ClapProcessor,
     ClapTextConfig,
     RobertaTokenizer,
+    WhisperProcessor,
 )
 
 from images_that_speak.audio.distance import DECIBELS, warped_cepstral_distortion, warped_mean
@@ -32,6 +33,7 @@ from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring import pairs
 from images_that_speak.scoring.clap import ClapScore
 from images_that_speak.scoring.dnsmos import FILES, Dnsmos
+from images_that_speak.scoring.heard import WhisperReader
 from images_that_speak.scoring.metric import Clip
 from images_that_speak.scoring.pairs import (
     CepstralDistortion,
@@ -396,6 +398,30 @@ def test_clap_from_a_folder(clap: Path, reference: Path) -> None:
     with pytest.raises(UserError, match="nowhere: cannot be loaded"):
         broken = ClapScore(str(clap / "nowhere"))
         broken.load()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_hub_that_does_not_answer_is_not_asked_file_by_file(monkeypatch: pytest.MonkeyPatch,
+                                                              answers: bool) -> None:
+    """Each file would be tried for half a minute; without the hub only its cache is looked into."""
+    def info(self: object, model: str, **options: object) -> None:
+        if not answers:
+            raise ConnectionError("no network")
+
+    asked = []
+
+    def load(*_: object, local_files_only: bool = False, **__: object) -> None:
+        asked.append(local_files_only)
+        raise OSError("not there")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", info)
+    for kind in (ClapProcessor, WhisperProcessor):
+        monkeypatch.setattr(kind, "from_pretrained", load)
+    with pytest.raises(UserError, match="CLAP model=owner/clap: cannot be loaded"):
+        ClapScore("owner/clap").load()
+    with pytest.raises(UserError, match="reader.speech.model=owner/whisper"):
+        WhisperReader("owner/whisper")
+    assert asked == [not answers] * 2
 
 
 def constant(path: Path, values: list[float], shape: list[object]) -> None:

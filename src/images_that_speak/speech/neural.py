@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import content_hash, file_hash
+from ..hub import out_of_reach
 from .forced import Aligner, PocketsphinxAligner
 from .phonemes import normalise_text
 from .tts import TTS, SpeechError, Utterance, resample
@@ -157,7 +158,8 @@ class SpeechT5(NeuralTTS):
     def _parts(self) -> tuple[Any, Any, Any]:
         from transformers import SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5Tokenizer
 
-        options: dict[str, Any] = {"local_files_only": self.offline}
+        options: dict[str, Any] = {"local_files_only": self.offline or any(
+            map(out_of_reach, (self.model, self.vocoder)))}
         try:
             return (SpeechT5Tokenizer.from_pretrained(self.model, **options),
                     SpeechT5ForTextToSpeech.from_pretrained(self.model, **options).eval(),
