@@ -280,6 +280,11 @@ def test_another_recipe_is_refused(copy):
         build(copy, seed=1)
 
 
+def test_another_synthesisers_voice_is_refused_by_the_key_that_names_it(tmp_path):
+    with pytest.raises(UserError, match=r"data.voices: tts=tones: no voice 'slt' \(expected one of low"):
+        build(tmp_path, voices=["slt"])
+
+
 def test_a_second_builder_is_refused(copy):
     import fcntl
 

@@ -23,7 +23,10 @@ from images_that_speak.audio.wave import write_wave
 from images_that_speak.checks.evaluate import check
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json, write_json
+from images_that_speak.reports.folders import find_runs
+from images_that_speak.resources import ROOT
 from images_that_speak.runs import as_made, differences, finished, open_run
+from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard
@@ -109,7 +112,8 @@ def weights(tmp_path: Path) -> Path:
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: READERS)
-    monkeypatch.setattr(module, "load_vocoder_of", lambda cfg: Player())
+    monkeypatch.setattr(vocoder, "load_vocoder", lambda path: Player())
+    monkeypatch.setattr(module, "vocoder_of", lambda cfg: "player")
 
 
 def test_a_run_is_read_back(tmp_path: Path, stand_ins: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +171,16 @@ def test_a_picture_in_colour_is_no_other_sample(tmp_path: Path) -> None:
         shutil.copy(run / "samples/s00/image.png", tmp_path / "alone" / name)
     found = PictureDistances(ClipSquares(), str(tmp_path / "alone"))
     assert [path.name for path in found.files] == ["one.png", "two.png"]
+
+
+def test_an_evaluation_that_is_logged_to_csv_has_its_samples_still(tmp_path: Path, stand_ins: None) -> None:
+    """The logger too has a samples.csv, which knows no files."""
+    run = make_run(tmp_path / "run")
+    result = module.evaluate(compose(tmp_path, f"run={run}", "logger=csv", "metrics=ssim",
+                                     f"metrics.ssim.reference={run}"))
+    read, = find_runs([tmp_path / "logs/evaluate"])
+    assert len(read.samples) == result["samples"] == 9
+    assert (read.path / "metrics.csv").read_text().startswith("metric,value,")
 
 
 class Deaf(Ear):
@@ -304,6 +318,47 @@ def test_a_run_is_played_by_its_own_vocoder(tmp_path: Path, played_by: list[str]
     with pytest.raises(UserError, match=r"family.image=.*foreign: no such folder"):
         module.evaluate(config._compose("evaluate", [*places(tmp_path), f"run={run}", "fresh=true"]))
     assert f"family as in {run}/config.yaml" in capsys.readouterr().out
+
+
+def test_each_run_of_a_folder_is_played_by_its_own_vocoder(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs of this family, one of another: what is heard tells which vocoder played."""
+    shipped = f"paths.weights={ROOT / 'weights'}"
+    *_, other = (made(tmp_path, shipped, *overrides) for overrides in ([], ["steps=3"], foreign(tmp_path)))
+    write_png(tmp_path / "logs/generate/anyone.png", picture(1, 0))
+    loaded: list[str] = []
+
+    class Louder(Player):
+        """The vocoder of the other family."""
+
+        def decode_picture(self, pictures: np.ndarray) -> torch.Tensor:
+            return super().decode_picture(pictures) + 0.1
+
+    def load(path: str) -> Player:
+        loaded.append(path)
+        return Louder() if "foreign" in path else Player()
+
+    monkeypatch.setattr(vocoder, "load_vocoder", load)
+    monkeypatch.setattr(module, "load_readers", lambda section, device, see=True: READERS)
+    where = [*places(tmp_path), shipped, f"pictures={tmp_path / 'logs/generate'}"]
+    cfg = config._compose("evaluate", where)
+    family = family_fingerprint(OmegaConf.to_container(cfg.family, resolve=True))
+    write_json(tmp_path / f"logs/anchors/{family}-0/anchors.json",
+               {"speech_reader": "pocketsphinx", "rows": [{"what": "anchor", "samples": 1}]})
+    assert module.evaluate(cfg)["samples"] == 4
+    with open(next((tmp_path / "logs/evaluate").glob("*/samples.csv"))) as file:
+        heard = {row["name"].split("/")[0]: row["heard"] for row in csv.DictReader(file)}
+    assert heard.pop("anyone.png") == PHRASES[0] and len(heard) == 3
+    assert {name: PHRASES.index(text) for name, text in heard.items()} == {
+        name: 2 if name == other.name else 1 for name in heard}
+    assert sorted(loaded) == sorted([str(tmp_path / "foreign/vocoder"), "griffin_lim"])
+    # The anchors of one family say nothing about another.
+    assert "anchor" not in capsys.readouterr().out
+    played, = (line for line in check(cfg)[0] if line.startswith("played"))
+    assert str(tmp_path / "foreign") in played and "griffin_lim" in played
+    # What the command says comes first.
+    module.evaluate(config._compose("evaluate", [*where, "vocoder.path=griffin_lim"]))
+    assert loaded[2:] == ["griffin_lim"]
 
 
 def test_what_is_taken_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -511,5 +566,5 @@ def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*/*/image.png")}
     assert "left out (tts=flite: not installed)" in capsys.readouterr().out
     evaluation = config.compose("evaluate", [*overrides, f"pictures={folder}"])
-    assert stored_rows(evaluation) == again["rows"]
+    assert stored_rows([evaluation]) == again["rows"]
     assert [row["what"] for row in again["rows"]] == [anchors_module.NAMES[name] for name in names[3:]]

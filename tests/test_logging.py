@@ -132,6 +132,25 @@ def test_tensorboard_shows_the_samples(make_run) -> None:
     assert tags["audio"] == ["samples/one/speech"]
 
 
+def test_samples_of_several_runs_are_told_apart(make_run, tmp_path: Path) -> None:
+    """As an evaluation of two runs of the same prompts logs them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folders = [tmp_path / name / "samples/one" for name in ("a", "b")]
+    for folder, wer in zip(folders, (0.5, 0.0), strict=True):
+        folder.mkdir(parents=True)
+        put_sample(folder, wer)
+    with open_run(make_run("logger=[tensorboard,csv]"), "evaluate") as run:
+        run.log_samples(folders)
+        run.finish({})
+    events = EventAccumulator(str(run.dir / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["audio"] == [f"samples/{name}/samples/one/speech" for name in "ab"]
+    rows = csv.DictReader((run.dir / "samples.csv").open())
+    assert {row["sample_id"]: float(row["score/wer"]) for row in rows} == {
+        "a/samples/one": 0.5, "b/samples/one": 0.0}
+
+
 def test_without_a_logger_only_the_plain_files_are_written(make_run) -> None:
     with open_run(make_run(), "generate") as run:
         put_sample(run.sample_dir("one"), 0.5)

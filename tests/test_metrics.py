@@ -19,6 +19,7 @@ from transformers import (
     ClapProcessor,
     ClapTextConfig,
     RobertaTokenizer,
+    WhisperProcessor,
 )
 
 from images_that_speak.audio.distance import DECIBELS, warped_cepstral_distortion, warped_mean
@@ -32,6 +33,7 @@ from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring import pairs
 from images_that_speak.scoring.clap import ClapScore
 from images_that_speak.scoring.dnsmos import FILES, Dnsmos
+from images_that_speak.scoring.heard import WhisperReader
 from images_that_speak.scoring.metric import Clip
 from images_that_speak.scoring.pairs import (
     CepstralDistortion,
@@ -196,6 +198,13 @@ def test_a_reference_is_found_by_name_or_by_phrase(reference: Path) -> None:
     assert metric.add([clip("other", audio_prompt="nothing like it")]) == [{}]
     with pytest.raises(UserError, match="no sample of these phrases"):
         metric.total()
+
+
+def test_a_reference_of_two_runs_is_refused(reference: Path) -> None:
+    """Which of two samples of the same prompts and seed is meant nobody can know."""
+    shutil.copytree(reference / "a", reference / "other/samples/a")
+    with pytest.raises(UserError, match=rf"two samples a, {reference}/a and {reference}/other/samples/a"):
+        References(str(reference))
 
 
 # --- one sample and its reference
@@ -391,6 +400,30 @@ def test_clap_from_a_folder(clap: Path, reference: Path) -> None:
         broken.load()
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_hub_that_does_not_answer_is_not_asked_file_by_file(monkeypatch: pytest.MonkeyPatch,
+                                                              answers: bool) -> None:
+    """Each file would be tried for half a minute; without the hub only its cache is looked into."""
+    def info(self: object, model: str, **options: object) -> None:
+        if not answers:
+            raise ConnectionError("no network")
+
+    asked = []
+
+    def load(*_: object, local_files_only: bool = False, **__: object) -> None:
+        asked.append(local_files_only)
+        raise OSError("not there")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", info)
+    for kind in (ClapProcessor, WhisperProcessor):
+        monkeypatch.setattr(kind, "from_pretrained", load)
+    with pytest.raises(UserError, match="CLAP model=owner/clap: cannot be loaded"):
+        ClapScore("owner/clap").load()
+    with pytest.raises(UserError, match="reader.speech.model=owner/whisper"):
+        WhisperReader("owner/whisper")
+    assert asked == [not answers] * 2
+
+
 def constant(path: Path, values: list[float], shape: list[object]) -> None:
     """An onnx model whose answer does not depend on its input."""
     from onnx import TensorProto, helper, numpy_helper, save
@@ -466,10 +499,19 @@ def test_an_evaluation_tells_what_each_figure_stands_on(
     (["metrics=fad_mel"], "reference: no value"),
     (["metrics=fad_mel", "reference=/nowhere"], "reference=/nowhere: no such folder"),
     (["metrics=dnsmos"], "metrics.dnsmos.weights: no value"),
+    (["metrics=fad_mel", "reference={broken}"], "b.wav: sampling rate 22050 Hz"),
+    (["metrics=fid_pocket", "reference={broken}"], "b.png: not a readable picture"),
 ])
 def test_what_a_metric_lacks_is_told_before_anything_is_read(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: list[str], said: str) -> None:
     monkeypatch.setattr(module, "load_readers", lambda *_: pytest.fail("read too early"))
     run = make_run(tmp_path / "run")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name, rate in (("a", 16_000), ("b", 22_050)):
+        write_wave(broken / f"{name}.wav", speech(), rate)
+    whole = (run / "samples/s00/image.png").read_bytes()
+    (broken / "a.png").write_bytes(whole)
+    (broken / "b.png").write_bytes(whole[:60])
     with pytest.raises(UserError, match=said):
-        module.evaluate(compose(tmp_path, f"run={run}", *choice))
+        module.evaluate(compose(tmp_path, f"run={run}", *(text.format(broken=broken) for text in choice)))

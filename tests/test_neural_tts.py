@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,7 +176,7 @@ def test_speecht5_speaks_with_each_vector(speecht5: Path) -> None:
 
 
 def test_speecht5_names_what_is_not_there(speecht5: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no \*\.npy"):
+    with pytest.raises(UserError, match=r"tts.speakers=.*: holds no \*\.npy"):
         SpeechT5(str(tmp_path))
     tts = SpeechT5(str(speecht5 / "speakers"), model=str(tmp_path), vocoder=str(speecht5 / "vocoder"),
                    offline=True, aligner=even)
@@ -217,6 +220,82 @@ def test_a_broken_piper_voice_is_named(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     with pytest.raises(UserError, match="en_US-a.onnx: not a readable voice"):
         Piper(str(tmp_path)).speak("a cat", "en_US-a")
+
+
+def test_piper_speaks_from_a_folder_of_voices(tmp_path: Path) -> None:
+    """A voice in the published layout, read by piper itself: a letter is 16 ms as high as its number.
+
+    To that the model adds the noise that it is told to add, and its length times a thousandth.
+    """
+    pytest.importorskip("piper")
+    onnx = pytest.importorskip("onnx")
+    node, constant = onnx.helper.make_node, onnx.numpy_helper.from_array
+    floats, whole = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    nodes = [node("Cast", ["input", ], ["ids"], to=floats),
+             node("Reshape", ["ids", "column"], ["steps"]), node("Expand", ["steps", "wide"], ["held"]),
+             node("Reshape", ["held", "row"], ["wave"]), node("Mul", ["scales", "share"], ["told"]),
+             node("ReduceSum", ["told"], ["more"], keepdims=0), node("Add", ["wave", "more"], ["output"])]
+    graph = onnx.helper.make_graph(
+        nodes, "voice", [onnx.helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in (
+            ("input", whole, [1, "t"]), ("input_lengths", whole, [1]), ("scales", floats, [3]))],
+        [onnx.helper.make_tensor_value_info("output", floats, [1, 1, 1, "n"])],
+        [constant(np.array(value), name) for name, value in (
+            ("column", [1, 1, -1, 1]), ("wide", [1, 1, 1, 256]), ("row", [1, 1, 1, -1]))]
+        + [constant(np.array([1, 0.001, 1], np.float32), "share")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9),
+              tmp_path / "en_US-steps.onnx")
+    letters = {letter: [number] for number, letter in enumerate("_^$ act", 1)}
+    (tmp_path / "en_US-steps.onnx.json").write_text(json.dumps({
+        "audio": {"sample_rate": 16_000}, "espeak": {"voice": "en-us"}, "phoneme_type": "text",
+        "num_symbols": 8, "num_speakers": 1, "phoneme_id_map": letters,
+        "inference": {"noise_scale": 0.667, "length_scale": 1, "noise_w": 0.8}}))
+    tts = load_tts("piper", folder=str(tmp_path), length=2.0, aligner=even)
+    assert isinstance(tts, Piper) and tts.voices == ("en_US-steps",)
+    spoken = tts.speak("A cat.", "en_US-steps")
+    steps = spoken.wave.reshape(-1, 256)
+    assert (steps == steps[:, :1]).all()  # nothing is cut off, nothing is resampled
+    # Loudness is piper's choice: 7 is the highest of the letters.
+    assert steps.max() == 1 and (steps[:, 0] * 7.002 - 0.002) == pytest.approx(
+        np.round(steps[:, 0] * 7.002 - 0.002), abs=1e-3)
+    said = [int(value) for value in np.round(steps[:, 0] * 7.002 - 0.002) if value not in (1, 2, 3)]
+    assert [" act"[number - 4] for number in said] == list("a cat")
+    assert [phone.symbol for phone in spoken.phones] == ["ax", "k", "ae", "t"]
+
+
+def test_kokoro_speaks_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the signatures of kokoro 0.9.4: a part for each word, and one without sound."""
+    for name in ("config.json", "kokoro-v1_0.pth", "voices/af_heart.pt", "voices/bf_emma.pt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    asked = []
+
+    class KModel:
+        def __init__(self, repo_id=None, config=None, model=None):
+            asked.append((config, model))
+
+        def eval(self):
+            return self
+
+    class KPipeline:
+        def __init__(self, lang_code, repo_id=None, model=True):
+            assert isinstance(model, KModel)
+            self.lang_code = lang_code
+
+        def __call__(self, text, voice=None, speed=1):
+            asked.append((self.lang_code, text, voice, speed))
+            yield from (SimpleNamespace(audio=torch.ones(2400)) for _ in text.split())
+            yield SimpleNamespace(audio=None)
+
+    monkeypatch.setattr(neural, "installed", lambda name: "0.9.4")
+    monkeypatch.setitem(sys.modules, "kokoro", SimpleNamespace(KModel=KModel, KPipeline=KPipeline))
+    tts = load_tts("kokoro", folder=str(tmp_path), speed=0.8, aligner=even)
+    assert isinstance(tts, Kokoro) and tts.voices == ("af_heart", "bf_emma")
+    spoken = tts.speak("A cat.", "af_heart")
+    tts.speak("A cat.", "bf_emma")
+    assert len(spoken.wave) == 3200  # two parts of 0.1 s at 24 kHz
+    assert asked == [(str(tmp_path / "config.json"), str(tmp_path / "kokoro-v1_0.pth")),
+                     *((language, "a cat", str(tmp_path / f"voices/{voice}.pt"), 0.8)
+                       for language, voice in (("a", "af_heart"), ("b", "bf_emma")))]
 
 
 def test_every_backend_has_its_config() -> None:

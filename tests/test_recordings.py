@@ -20,6 +20,7 @@ from images_that_speak.data.recordings import (
 )
 from images_that_speak.errors import UserError
 from images_that_speak.networks.recogniser import PhoneRecogniser
+from images_that_speak.resources import ROOT
 from images_that_speak.speech.phonemes import PHONES, text_to_phones
 from images_that_speak.speech.tts import Flite, SpeechError, resample
 
@@ -126,7 +127,8 @@ def test_speakers_are_chosen_and_mistakes_named(tmp_path: Path) -> None:
             ("vkct", tmp_path, {}, "Did you mean 'vctk'"),
             ("vctk", tmp_path / "none", {}, "no such folder"),
             ("ljspeech", tmp_path, {}, "metadata.csv: no such"),
-            ("libritts_r", tmp_path, {}, "published layout")):
+            ("libritts_r", tmp_path, {}, "published layout"),
+            ("vctk", tmp_path, {"splits": {"valid": 3}}, r"data.splits=.*expected fractions")):
         with pytest.raises(UserError, match=said):
             plan_recordings(name, folder, **options)
     with pytest.raises(UserError, match="Did you mean 'pocketsphinx'"):
@@ -152,6 +154,7 @@ def test_recordings_become_clips(tmp_path: Path) -> None:
     assert summary.clips == summary.built == 3
     assert [bad.reason.split(" s of")[0] for bad in summary.left_out] == ["16.00"]
     assert len(summary.bad) == 1 and "p225_004" in summary.bad[0].reason
+    assert f"what, and why: {root}/bad.csv" in str(summary) and "p225_004" in (root / "bad.csv").read_text()
     corpus = Corpus.open(root)
     assert set(corpus.table["text"]) == set(spoken) and set(corpus.table["voice"]) == {"p225"}
     for i, text in enumerate(corpus.table["text"]):
@@ -166,6 +169,16 @@ def test_recordings_become_clips(tmp_path: Path) -> None:
     assert "Recordings of vctk" in (root / "data_card.md").read_text()
     with pytest.raises(UserError, match="built otherwise"):
         build_recordings(root, "vctk", folder, workers=1, seed=5)
+
+
+@needs_flite
+def test_the_shipped_recogniser_finds_the_phones_that_flite_timed() -> None:
+    spoken = Flite().speak("seven happy dogs sleep in the garden", "slt")
+    aligner, _ = make_aligner("ctc", ROOT / "weights/pocket/ctc")
+    found, truth = ([phone for phone in phones if phone.symbol != "pau"] for phones in (
+        aligner(spoken.wave, "seven happy dogs sleep in the garden"), spoken.phones))
+    off = np.abs([a.start - b.start for a, b in zip(found, truth, strict=True)])
+    assert np.median(off) < 0.03 and off.max() < 0.15  # seconds
 
 
 def test_a_recogniser_aligns_what_it_emits(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from report_runs import write_run
+from report_runs import picture_and_sound, write_run
 
 from images_that_speak.errors import UserError
 from images_that_speak.reports import page as page_module
@@ -121,6 +122,39 @@ def test_an_evaluation_shows_the_samples_it_read_with_its_own_scores(tmp_path: P
     assert all(sample.scores["wer"] == 0.5 and sample.scores["top1"] is True and sample.sound
                for sample in run.samples)
     assert run.config == {"steps": 8, "run": str(made), "reader.source": "wav"}
+
+
+def test_a_sound_beside_a_picture_may_be_flac(tmp_path: Path) -> None:
+    """As evaluate.py finds it."""
+    picture_and_sound(tmp_path / "anyone")
+    wave, rate = soundfile.read(tmp_path / "anyone/speech.wav")
+    soundfile.write(tmp_path / "anyone/image.flac", wave, rate)
+    read = write_run(tmp_path / "read", task="evaluate")
+    (read / "samples.csv").write_text(f"name,heard,wer,file\nx,word,0.5,{tmp_path}/anyone/image.png")
+    assert [sample.sound for sample in find_runs([read])[0].samples] == [tmp_path / "anyone/image.flac"]
+    assert main(["gallery", str(read), "--embed"]) == 0
+    sound = data_of(read / "gallery.html")["samples"][0]["sound"]
+    assert sound.startswith("data:audio/flac") and np.allclose(
+        soundfile.read(io.BytesIO(base64.b64decode(sound.partition(",")[2])))[0], wave, atol=1e-4)
+
+
+def test_an_evaluation_of_several_runs_has_samples_of_each(tmp_path: Path) -> None:
+    """Of the same prompts and seeds, so that their folders have the same names."""
+    images = [sample.image for name in "ab" for sample in find_runs([write_run(tmp_path / name, SAMPLES)])[0]
+              .samples]
+    read = write_run(tmp_path / "read", config={"pictures": str(tmp_path)}, task="evaluate")
+    (read / "samples.csv").write_text("name,heard,wer,file\n" + "\n".join(
+        f"{number},word{number},0.5,{image}" for number, image in enumerate(images)))
+    found = find_runs([read])[0].samples
+    ids = [f"{name}/samples/{number:012x}" for name in "ab" for number in range(len(SAMPLES))]
+    assert [sample.id for sample in found] == ids
+    assert [sample.scores["heard"] for sample in found] == [f"word{number}" for number in range(len(images))]
+    # Beside another such, each is compared with itself.
+    page = tmp_path / "compare.html"
+    copy = tmp_path / "again"
+    shutil.copytree(read, copy)
+    assert main(["compare", str(read), str(copy), "-o", str(page)]) == 0
+    assert f"{len(ids)} of {len(ids)} samples are in all runs" in page.read_text()
 
 
 def test_metrics_leave_out_a_line_cut_off(tmp_path: Path) -> None:

@@ -48,6 +48,16 @@ def test_files_count_by_their_content(make_run, tmp_path: Path) -> None:
     assert identify(make_run(f"prompts={here}"), "generate").hash != first
 
 
+@pytest.mark.parametrize("key", ["reference", "metrics.ssim.reference"])
+def test_what_is_compared_with_counts_by_its_content(tmp_path: Path, key: str) -> None:
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    cfg = config._compose("evaluate", ["metrics=ssim", f"{key}={folder}"])
+    before = identify(cfg, "evaluate").hash
+    (folder / "one.wav").write_bytes(b"1234")
+    assert identify(cfg, "evaluate").hash != before
+
+
 def test_other_weights_are_another_run(make_run, tmp_path: Path) -> None:
     before = identify(make_run(), "generate").hash
     (tmp_path / "weights" / "pocket" / "model.safetensors").write_bytes(b"1234")

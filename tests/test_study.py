@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import needs_browser, open_browser
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from report_runs import write_run
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -75,6 +80,22 @@ def test_the_page_gives_nothing_away(runs: tuple[Path, Path], tmp_path: Path) ->
     assert len(keyed(other)[1]["trials"]) == 2
 
 
+def test_what_a_picture_s_file_says_is_not_in_the_page(tmp_path: Path) -> None:
+    """As programs write their settings into a png; its pixels stay as they are."""
+    runs = [write_run(tmp_path / name, SAMPLES[:1]) for name in "ab"]
+    note = PngInfo()
+    note.add_text("parameters", "made by the secret method")
+    for run, mode in zip(runs, ("P", "RGB"), strict=True):
+        image = run / f"samples/{0:012x}/image.png"
+        Image.open(image).convert(mode).save(image, pnginfo=note)
+    write_study(find_runs(runs), tmp_path / "study.html", ["shows"])
+    media = [base64.b64decode(url.partition(",")[2]) for url in keyed(tmp_path / "study.html")[0]["media"]]
+    assert len(media) == 2 and not [data for data in media if b"secret" in data]
+    wanted, *found = (np.asarray(Image.open(source).convert("L")) for source in
+                      (runs[0] / f"samples/{0:012x}/image.png", *map(io.BytesIO, media)))
+    assert all(np.array_equal(pixels, wanted) for pixels in found)
+
+
 def test_what_cannot_be_compared_is_told(runs: tuple[Path, Path], tmp_path: Path,
                                          capsys: pytest.CaptureFixture[str]) -> None:
     out = ["-o", str(tmp_path / "study.html")]
@@ -134,7 +155,10 @@ def test_win_rates(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.Captu
     assert main(["answers", str(page.with_suffix(".key.json")), *map(str, files)]) == 0
     assert "2 of 6" in capsys.readouterr().out
     for wrong, said in (({"study": "other"}, "another study"), ({"rater": "bob"}, "has answered already"),
-                        ({"answers": [{"trial": "0001", "choice": "both"}]}, "no answer to a question")):
+                        ({"answers": [{"trial": "0001", "choice": "both"}]}, "no answer to a question"),
+                        ({"answers": ["left"]}, "no answer to a question"),
+                        ({"answers": None}, "holds no answers"),
+                        ({"answers": 2 * [{"trial": "0001", "choice": "left"}]}, "0001 is answered twice")):
         (tmp_path / "wrong.json").write_text(json.dumps({**answered(key, "eve", choose), **wrong}))
         assert main(["answers", str(page.with_suffix(".key.json")), str(files[1]),
                      str(tmp_path / "wrong.json")]) == 2
@@ -174,10 +198,10 @@ def test_a_rater_needs_no_mouse(runs: tuple[Path, Path], tmp_path: Path) -> None
         def until(condition: Any) -> None:
             WebDriverWait(driver, 60, 0.05).until(lambda _: condition())
 
-        def begin() -> None:
+        def begin(rater: str = "Ann B.") -> None:
             driver.get(page.as_uri())
             driver.find_element("id", "rater").click()
-            press("Ann B.", Keys.ENTER)
+            press(rater, Keys.ENTER)
 
         def answer(number: int) -> None:
             trial = key["trials"][number]
@@ -203,6 +227,9 @@ def test_a_rater_needs_no_mouse(runs: tuple[Path, Path], tmp_path: Path) -> None
         press("u")
         answer(1)
         until(lambda: text("#progress") == "3 of 6")
+        begin("Bob")  # at the same computer, in between
+        answer(0)
+        until(lambda: text("#progress") == "2 of 6")
         begin()  # as after a browser was closed
         for number in range(2, 6):
             answer(number)

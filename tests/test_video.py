@@ -80,6 +80,24 @@ def test_the_sound_is_in_time(run: Path) -> None:
     assert np.corrcoef(sound[:len(wave)], wave)[0, 1] > 0.95
 
 
+@pytest.mark.parametrize(("size", "rate", "channels"), [
+    ((301, 99), 16_000, 2), ((65, 33), 17_000, 1), ((64, 32), 192_000, 1), ((1, 1), 8_000, 1)])
+def test_pictures_and_sounds_of_anyone(tmp_path: Path, size: tuple[int, int], rate: int,
+                                       channels: int) -> None:
+    """Sides that H.264 does not take, rates that AAC does not know, and a sound on the second channel."""
+    Image.new("L", size, 200).save(tmp_path / "x.png")
+    wave = np.zeros((rate, channels))
+    wave[rate // 2:, -1] = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate - rate // 2) / rate)
+    soundfile.write(tmp_path / "x.wav", wave, rate)
+    write_video(tmp_path / "x.mp4", Sample("x", tmp_path / "x.png", None, tmp_path / "x.wav"))
+    shown, _, sound = decoded(tmp_path / "x.mp4")
+    assert shown.shape[0] == FPS and shown.shape[1] % 2 == shown.shape[2] % 2 == 0
+    assert np.abs(shown[0, 0, size[0] - 1].astype(int) - 200).max() < 12 or size == (1, 1)
+    heard = rate if rate < 17_000 else 48_000
+    begins = np.flatnonzero(np.abs(sound) > 0.1)[0] / heard
+    assert begins == pytest.approx(0.5, abs=0.02) and len(sound) / heard == pytest.approx(1, abs=0.15)
+
+
 def test_frames_sweep_every_column_once() -> None:
     scene = np.zeros((6, 1000, 3), np.uint8)
     swept = sum((pixels[0, :, 0] > 0).astype(int) for pixels in frames(scene, (1000, 4), 37))
@@ -152,6 +170,9 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     (folder / f"samples/{0:012x}/speech.wav").write_bytes(b"no sound")
     assert main(["video", str(folder)]) == 2
     assert "speech.wav: not a readable sound file" in capsys.readouterr().err
+    soundfile.write(folder / f"samples/{0:012x}/speech.wav", np.zeros(0), 16000)
+    assert main(["video", str(folder)]) == 2
+    assert "speech.wav: holds no samples" in capsys.readouterr().err
     assert not [*folder.rglob("*.mp4")]
     sample = find_runs([folder])[0].samples[0]
     assert video_path(sample).name == "video.mp4"

@@ -9,7 +9,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def names_apart(paths: Sequence[Path]) -> list[str]:
+    """The name of each path; of those that share one, their way from the nearest folder that holds them all.
+
+    A sample's folder is named after its prompts and seed, and so alike in every run that made it.
+    """
+    shared = Counter(path.name for path in paths)
+    if max(shared.values(), default=1) == 1:
+        return [path.name for path in paths]
+    home = os.path.commonpath([path.resolve() for path in paths])
+    return [path.name if shared[path.name] == 1 else os.path.relpath(path.resolve(), home) for path in paths]
 
 
 def remove_temporary(folder: Path) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..config import instantiate
 from ..runs import as_made
-from ..scoring.evaluate import build_metrics, find_pictures, find_run
+from ..scoring.evaluate import build_metrics, find_pictures, find_run, made_by, vocoder_of
 from .findings import Findings
 from .readers import check_readers
 
@@ -18,6 +17,7 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     found = Findings()
     with found.step("run"):
         cfg = as_made(cfg)
+    configs: list[DictConfig] = [cfg]
     # Which of the two is given, and whether it is a folder, has been looked at before.
     if (cfg.run is None) != (cfg.pictures is None) and Path(cfg.run or cfg.pictures).is_dir():
         with found.step("run" if cfg.run else "pictures"):
@@ -25,17 +25,22 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
             said = sum(item.audio_prompt is not None for item in items)
             found.tell("pictures", f"{len(items)} in {cfg.run or cfg.pictures}; {said} with prompts to score "
                        "against")
+            configs = list(made_by(cfg, items).values())
     with found.step("family"):
         source = cfg.reader.source if cfg.reader is not None else "picture"
         if source == "wav":
             found.tell("played", "the sound file beside each picture")
-        elif cfg.vocoder.path is not None or "offline" not in cfg.family:
-            found.tell("played", f"by {cfg.vocoder.path or instantiate(cfg.family).vocoder}")
-        else:  # which may have to be fetched first
-            found.tell("played", f"by the vocoder of {cfg.family.speech}")
+        else:
+            found.tell("played", "by " + ", ".join(dict.fromkeys(map(_player, configs))))
     with found.step("metrics"):
         metrics = build_metrics(cfg)
         if metrics:
             found.tell("metrics", "; ".join(f"{name} ({metric.weights})" for name, metric in metrics.items()))
     check_readers(found, cfg)
     return found.lines, found.problems
+
+
+def _player(cfg: DictConfig) -> str:
+    if cfg.vocoder.path is not None or "offline" not in cfg.family:
+        return vocoder_of(cfg)
+    return f"the vocoder of {cfg.family.speech}"  # which may have to be fetched first

@@ -65,7 +65,8 @@ class CorpusSummary:
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
         return (f"{self.root}: {self.clips} clips ({splits}), {self.hours:.2f} h of speech; "
                 f"{self.built} built, {self.kept} found finished, {len(self.left_out)} phrases left out, "
-                f"{len(self.bad)} bad, {self.seconds:.0f} s")
+                f"{len(self.bad)} bad, {self.seconds:.0f} s"
+                + (f"; what, and why: {self.root / 'bad.csv'}" if self.left_out or self.bad else ""))
 
 
 # The worker's own state: one synthesiser and one mel transform a process.
@@ -190,7 +191,10 @@ def build_corpus(root: str | Path, words: str | Path | Sequence[str] = "pocket_w
         voices = {voice: voices.count(voice) / len(voices) for voice in voices}
     voices = {voice: weight for voice, weight in voices.items() if weight != 0}
     for voice in voices:
-        tts.check_voice(voice)
+        try:
+            tts.check_voice(voice)
+        except UserError as error:
+            raise UserError(f"data.voices: {error}") from error
     closed = word_list(words) if isinstance(words, (str, Path)) else list(words)
     fractions = {"valid": 0.02, "test": 0.02} if splits is None else dict(splits)
     held = held_out_phrases(held_out)

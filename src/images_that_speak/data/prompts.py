@@ -91,6 +91,15 @@ def held_out_phrases(patterns: str | Iterable[str] | None) -> set[str]:
     return phrases - {""}
 
 
+def split_fractions(splits: Mapping[str, float] | None) -> dict[str, float]:
+    """`splits`, or 2 % each of valid and test. Raises UserError on what are no fractions of these."""
+    fractions = {"valid": 0.02, "test": 0.02} if splits is None else dict(splits)
+    if set(fractions) - {"train", "valid", "test"} or any(not 0 <= f <= 1 for f in fractions.values()) or (
+            fractions.get("valid", 0) + fractions.get("test", 0) > 1):
+        raise UserError(f"data.splits={fractions}: expected fractions in [0, 1] of valid and test")
+    return fractions
+
+
 def split_of(text: str, fractions: Mapping[str, float], seed: int = 0) -> str:
     """The split of a phrase: by a hash of its text, so every voice's reading of it is in the same one."""
     place, edge = _uniform(seed, text), 0.0
@@ -121,10 +130,7 @@ def draw_prompts(words: Sequence[str], count: int, words_per_prompt: Sequence[in
         raise UserError(f"data.closed_fraction={closed_fraction}: expected a number in [0, 1]")
     if not voices or any(weight < 0 for weight in voices.values()) or sum(voices.values()) <= 0:
         raise UserError(f"data.voices={dict(voices)}: expected voices with weights above 0, e.g. {{slt: 1}}")
-    fractions = {"valid": 0.02, "test": 0.02} if splits is None else dict(splits)
-    if set(fractions) - {"train", "valid", "test"} or any(not 0 <= f <= 1 for f in fractions.values()) or (
-            fractions.get("valid", 0) + fractions.get("test", 0) > 1):
-        raise UserError(f"data.splits={fractions}: expected fractions in [0, 1] of valid and test")
+    fractions = split_fractions(splits)
     closed, extra = sorted(set(words)), sorted(set(extra))
     odd = [word for word in closed if not re.fullmatch("[a-z]+(['-][a-z]+)*", word)]
     if odd:

@@ -32,7 +32,7 @@ from ..speech.phonemes import normalise_text
 from ..speech.tts import TTS, Phone, SpeechError, Utterance, resample
 from .clips import DoesNotFit
 from .corpus import BadClip, CorpusSummary, build_plan
-from .prompts import Prompt, split_of
+from .prompts import Prompt, split_fractions, split_of
 
 LONGEST = MEL.seconds + 4  # seconds of a recording, its silence included, that may still fit a picture
 
@@ -185,7 +185,7 @@ def plan_recordings(name: str, folder: Path, seed: int = 0, limit: int | None = 
                         + nearest(name, READERS))
     if not folder.is_dir():
         raise UserError(f"data.folder={folder}: no such folder (expected {name} as it is published)")
-    fractions = {"valid": 0.02, "test": 0.02} if splits is None else dict(splits)
+    fractions = split_fractions(splits)
     prompts, unsaid = [], []
     for recording in READERS[name](folder):
         if speakers is not None and recording.speaker not in speakers:

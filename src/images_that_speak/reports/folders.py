@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from ..config import flatten
 from ..errors import UserError, nearest
-from ..files import read_json
+from ..files import names_apart, read_json
 from ..resources import ROOT
 from ..runs.identity import VOLATILE
 
@@ -213,7 +213,7 @@ def _existing(path: Any) -> Path | None:
     return next((place for place in (Path(path), ROOT / path) if place.exists()), None)
 
 
-def _sample(folder: Path, scores: Mapping[str, Any] | None = None) -> Sample:
+def _sample(folder: Path, scores: Mapping[str, Any] | None = None, name: str | None = None) -> Sample:
     record = read_json(folder / "sample.json")
 
     def there(name: str) -> Path | None:
@@ -222,32 +222,35 @@ def _sample(folder: Path, scores: Mapping[str, Any] | None = None) -> Sample:
     scores = dict(record.get("scores") or {}) if scores is None else dict(scores)
     if record.get("evaluations") is not None:  # what it cost stands beside what it reached
         scores.setdefault("evaluations", record["evaluations"])
-    return Sample(folder.name, folder / "image.png", there("spectrogram.png"), there("speech.wav"),
+    return Sample(name or folder.name, folder / "image.png", there("spectrogram.png"), there("speech.wav"),
                   record.get("image_prompt"), record.get("audio_prompt"), record.get("seed"), scores,
                   there("colour.png"))
 
 
 def _evaluated(path: Path) -> list[Sample]:
-    """The samples of an evaluation's table; those whose picture is gone are left out."""
+    """The samples of an evaluation's table; those whose picture is gone are left out.
+
+    Of several runs of the same prompts, samples of one sample_id are told apart by their folders.
+    """
     if not path.exists():
         return []
-    found = []
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            image = _existing(row.get("file"))
-            if image is None:
-                continue
-            scores: dict[str, Any] = {key: value or None for key, value in row.items()}
-            scores |= {key: float(row[key]) for key in NUMBERS if row.get(key)}
-            scores |= {key: row[key] == "True" for key in ("top1", "joint") if row.get(key)}
-            scores["heard"] = row.get("heard") or ""
-            if (image.parent / "sample.json").exists():
-                found.append(_sample(image.parent, scores))
-                continue
-            wave = image.with_name(image.stem.removesuffix("_img") + ".wav")
-            # Pictures of anyone: npy cannot be shown, but its picture may lie beside it.
-            shown = image if image.suffix == ".png" else image.with_suffix(".png")
-            found.append(Sample(
-                row["name"], shown, None, wave if wave.exists() else None, row.get("image_prompt") or None,
-                row.get("audio_prompt") or None, None, scores))
+        rows = [(row, image) for row in csv.DictReader(file) if (image := _existing(row.get("file")))]
+    folders = [image.parent for _, image in rows if (image.parent / "sample.json").exists()]
+    names = dict(zip(folders, names_apart(folders), strict=True))
+    found = []
+    for row, image in rows:
+        scores: dict[str, Any] = {key: value or None for key, value in row.items()}
+        scores |= {key: float(row[key]) for key in NUMBERS if row.get(key)}
+        scores |= {key: row[key] == "True" for key in ("top1", "joint") if row.get(key)}
+        scores["heard"] = row.get("heard") or ""
+        if image.parent in names:
+            found.append(_sample(image.parent, scores, names[image.parent]))
+            continue
+        sounds = [image.with_name(image.stem.removesuffix("_img") + ending) for ending in (".wav", ".flac")]
+        # Pictures of anyone: npy cannot be shown, but its picture may lie beside it.
+        shown = image if image.suffix == ".png" else image.with_suffix(".png")
+        found.append(Sample(
+            row["name"], shown, None, next((sound for sound in sounds if sound.exists()), None),
+            row.get("image_prompt") or None, row.get("audio_prompt") or None, None, scores))
     return found

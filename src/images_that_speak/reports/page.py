@@ -104,17 +104,21 @@ def url(path: Path, page: Path) -> str:
 
 
 def data_url(path: Path | None) -> str | None:
-    """The file as a data: URL, a wave as FLAC; None where there is none."""
+    """The file as a data: URL, a sound as FLAC; None where there is none."""
     if path is None or not path.exists():
         return None
-    if path.suffix != ".wav":
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    if path.suffix not in (".wav", ".flac"):
+        return png_url(path.read_bytes())
     import soundfile
 
     wave, rate = soundfile.read(path, dtype="int16")
     packed = io.BytesIO()
     soundfile.write(packed, wave, rate, format="FLAC", subtype="PCM_16")
     return "data:audio/flac;base64," + base64.b64encode(packed.getvalue()).decode()
+
+
+def png_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def write_page(path: Path, text: str) -> None:

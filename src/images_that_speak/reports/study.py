@@ -6,17 +6,21 @@ The page holds pictures and sounds, but no run's name; which side is which run s
 from __future__ import annotations
 
 import html
+import io
 import random
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ..errors import UserError, nearest
 from ..files import content_hash, read_json, write_json
 from ..scoring.statistics import Interval, ratio, resampling_weights, wilson
 from .folders import RunFolder, Sample
-from .page import EMBED_LIMIT, PARTS, data_url, render, write_page
+from .page import EMBED_LIMIT, PARTS, data_url, png_url, render, write_page
 
 # What is asked; `shows` hides the sounds, `says` the pictures.
 QUESTIONS = {"shows": "Which shows “{image}”?", "says": "Which says “{audio}”?",
@@ -130,7 +134,7 @@ def _media(runs: Sequence[RunFolder], trials: Sequence[Mapping[str, Any]],
                                for path in wanted(trial, side).values()))
     draw.shuffle(paths)
     for path in paths:
-        files[path] = data_url(path) or ""
+        files[path] = (_bare(path) if path.suffix == ".png" else data_url(path)) or ""
     size = sum(map(len, files.values()))
     if size > EMBED_LIMIT:
         raise UserError(f"study: pictures and sounds of {size / 2**20:.0f} MiB (expected at most "
@@ -144,6 +148,18 @@ def _media(runs: Sequence[RunFolder], trials: Sequence[Mapping[str, Any]],
         told.append({"trial": trial["trial"], "text": text, **{
             side: {kind: place[path] for kind, path in wanted(trial, side).items()} for side in SIDES}})
     return {"media": list(files.values()), "trials": told}
+
+
+def _bare(picture: Path) -> str:
+    """A picture as a data: URL without what its file says beside it, such as who made it and how."""
+    packed = io.BytesIO()
+    try:
+        with Image.open(picture) as image:
+            pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    except OSError as error:
+        raise UserError(f"{picture}: not a readable picture ({error})") from error
+    Image.fromarray(pixels).save(packed, "png")
+    return png_url(packed.getvalue())
 
 
 # --- reading answers
@@ -174,10 +190,17 @@ def read_study(key_path: Path, answers: Sequence[Path], resamplings: int = 1000)
         if rater in raters:
             raise UserError(f"{path}: rater {rater!r} has answered already, in {raters[rater]}")
         raters[rater] = path
+        if not isinstance(given.get("answers"), list):
+            raise UserError(f"{path}: holds no answers (expected the file that the page of the study saves)")
+        answered: set[str] = set()
         for answer in given["answers"]:
-            trial, side = trials.get(answer.get("trial")), answer.get("choice")
+            trial, side = ((trials.get(answer.get("trial")), answer.get("choice"))
+                           if isinstance(answer, dict) else (None, None))
             if trial is None or side not in SIDES:
                 raise UserError(f"{path}: {answer} is no answer to a question of {key_path}")
+            if trial["trial"] in answered:
+                raise UserError(f"{path}: question {trial['trial']} is answered twice")
+            answered.add(trial["trial"])
             found.append({**trial, "rater": rater, "side": side, "winner": trial[side]})
     rows = _rates(found, key["runs"], resamplings)
     result = key_path.with_name(key_path.name.removesuffix(".key.json") + ".result.json")

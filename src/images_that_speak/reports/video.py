@@ -24,6 +24,8 @@ from .folders import RunFolder, Sample, find_runs
 FPS = 25  # of a picture of 1024 columns and 10.24 s, each frame sweeps four columns
 BAR = (255, 90, 60)  # the pages' play-head
 VERSION = 1  # of how a video looks; another makes them anew
+# Hz that AAC knows, as far as there is a use for them; sounds of another rate are brought to 48 kHz.
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 BT709 = 1  # ffmpeg's number for the colours that players take for granted
 
 
@@ -82,6 +84,8 @@ def write_video(path: Path, sample: Sample, comment: str = "") -> None:
         wave, rate = soundfile.read(sample.sound, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise UserError(f"{sample.sound}: not a readable sound file ({error})") from error
+    if not len(wave):
+        raise UserError(f"{sample.sound}: holds no samples")
     try:
         with Image.open(shown(sample)) as image:
             picture = image.convert("RGB")
@@ -98,11 +102,13 @@ def write_video(path: Path, sample: Sample, comment: str = "") -> None:
         video.width, video.height, video.pix_fmt = scene.shape[1], scene.shape[0], "yuv420p"
         coded = video.codec_context
         coded.colorspace = coded.color_primaries = coded.color_trc = BT709
-        audio = container.add_stream("aac", rate=rate, layout="mono", options={"b": "96k"})
-        sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[:, :1].T), "fltp", "mono")
+        heard = rate if rate in RATES else 48_000
+        audio = container.add_stream("aac", rate=heard, layout="mono", options={"b": "96k"})
+        sound = av.AudioFrame.from_ndarray(wave.mean(1)[None], "fltp", "mono")
         sound.sample_rate, sound.pts = rate, 0
-        container.mux(audio.encode(sound))
-        container.mux(audio.encode(None))
+        resampler = av.AudioResampler("fltp", "mono", heard)
+        for part in (*resampler.resample(sound), *resampler.resample(None), None):
+            container.mux(audio.encode(part))
         for pixels in frames(scene, picture.size, count):
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             container.mux(video.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))

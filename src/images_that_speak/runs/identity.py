@@ -23,6 +23,7 @@ VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
 INPUTS = ("prompts", "words", "run", "pictures", "reference")
+READ = (".png", ".npy", ".wav", ".flac")
 # Folders of weights, which count by their content too; a family of the hub's is a name.
 FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme_bert")
 WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")
@@ -50,7 +51,8 @@ def identify(cfg: DictConfig, task: str) -> Identity:
     written. Input files and weights count by their content, so changing them is another run.
     """
     changed = {key: value for key, value in config.changed(cfg, task).items() if not is_volatile(key, task)}
-    content = {key: seen for key in INPUTS if (seen := _content(OmegaConf.select(cfg, key)))}
+    inputs = (*INPUTS, *(f"metrics.{name}.reference" for name in cfg.get("metrics") or ()))
+    content = {key: seen for key in inputs if (seen := _content(OmegaConf.select(cfg, key)))}
     for key in WEIGHTS if task in ("generate", "evaluate") else ():
         folder = OmegaConf.select(cfg, key)
         if folder is not None and Path(folder).is_dir():
@@ -65,15 +67,15 @@ def is_volatile(key: str, task: str) -> bool:
 
 
 def _content(value: Any) -> str | None:
-    """What lies at the path `value`: a hash of a file; of a folder, its place and the pictures in it."""
+    """What lies at the path `value`: a hash of a file; of a folder, its place, pictures and sounds."""
     if not isinstance(value, str) or not Path(value).exists():
         return None
     path = Path(value)
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    pictures = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
-                for p in sorted(path.rglob("*")) if p.suffix.lower() in (".png", ".npy")]
-    return content_hash([str(path.resolve()), pictures])
+    files = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
+             for p in sorted(path.rglob("*")) if p.suffix.lower() in READ]
+    return content_hash([str(path.resolve()), files])
 
 
 def weights_fingerprint(folder: Path) -> str:

@@ -15,18 +15,22 @@ from ..resources import ROOT
 from .identity import FAMILY
 
 
-def as_made(cfg: DictConfig) -> DictConfig:
+def as_made(cfg: DictConfig, run: Path | None = None) -> DictConfig:
     """`cfg`, a configuration of evaluate.py, with the sections family and vocoder of the run that it reads.
+
+    run: the run folder; by default that which `cfg` names, if any.
 
     A picture means what its own vocoder makes of it, and anchors compare with pictures of their own family.
     What the command says of either comes first: with a family of its own nothing is taken, with a vocoder the
     family only where it still is. What the run had left as it was is this checkout's, for a run may come from
     elsewhere. Prints what is taken; done again, it changes nothing.
     """
-    run = Path(cfg.run or "")
+    run = run or (Path(cfg.run) if cfg.run else None)
+    if run is None:
+        return cfg
     given = _given(cfg)
     files = run / "run.json", run / "config.yaml"
-    if cfg.run is None or "family" in given or not all(path.is_file() for path in files):
+    if "family" in given or not all(path.is_file() for path in files):
         return cfg
     changed = read_json(files[0]).get("changed") or {}
     made: Any = OmegaConf.load(files[1])

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from ..config import flatten
-from ..files import atomic_write, read_json
+from ..files import atomic_write, names_apart, read_json
 
-FIRST = ("sample_id", "image_prompt", "audio_prompt", "seed")
+FIRST = ("image_prompt", "audio_prompt", "seed")
 
 
 def read_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
-    """One flat row for each folder that has a sample.json: prompts and seed first, scores as `score/…`."""
+    """One flat row for each folder that has a sample.json: prompts and seed first, scores as `score/…`.
+
+    Samples of several runs that have one sample_id are told apart by their folders.
+    """
     rows = []
-    for folder in folders:
-        if not (folder / "sample.json").exists():
-            continue
+    there = [folder for folder in folders if (folder / "sample.json").exists()]
+    for folder, name in zip(there, names_apart(there), strict=True):
         sample = read_json(folder / "sample.json")
         settings = flatten(sample.get("settings") or {})
-        row = {"sample_id": folder.name, **{key: sample.get(key) for key in FIRST if key in sample}}
+        row = {"sample_id": name, **{key: sample.get(key) for key in FIRST if key in sample}}
         row.update({key: value for key, value in settings.items()
                     if isinstance(value, (int, float, str, bool)) and key not in row})
         row.update({f"score/{key}": value for key, value in flatten(sample.get("scores") or {}).items()

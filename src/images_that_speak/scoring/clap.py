@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..audio.mel import MEL
 from ..errors import UserError
+from ..hub import out_of_reach
 from ..speech.tts import resample
 from .metric import Clip, Scores
 
@@ -22,8 +23,9 @@ def load_clap(model: str, device: str) -> tuple[Any, Any]:
     from transformers import ClapModel, ClapProcessor
 
     try:
-        processor = ClapProcessor.from_pretrained(model)
-        network = ClapModel.from_pretrained(model, dtype=torch.float32)
+        cached = out_of_reach(model)
+        processor = ClapProcessor.from_pretrained(model, local_files_only=cached)
+        network = ClapModel.from_pretrained(model, dtype=torch.float32, local_files_only=cached)
     # Everything a missing, truncated or foreign folder makes these libraries raise.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

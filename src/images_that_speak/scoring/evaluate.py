@@ -6,9 +6,9 @@ generate.py calls on its own samples at the end.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..audio.picture import is_copy, quantise, read_picture
 from ..audio.wave import read_wave
 from ..config import instantiate
 from ..errors import UserError
-from ..files import alone_in, read_json, write_json
+from ..files import alone_in, names_apart, read_json, write_json
 from ..kept import kept, stamp
 from ..prompts import read_pairs
 from ..runs import as_made, open_run
@@ -45,7 +45,10 @@ CHUNK = 8  # samples decoded at once: bounds the memory, not the result
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to read back. `record` is its sample.json, where it has one."""
+    """One picture to read back. `record` is its sample.json, where it has one.
+
+    vocoder: what plays it; None leaves it to whoever reads.
+    """
 
     name: str
     picture: Path
@@ -54,6 +57,13 @@ class Item:
     audio_prompt: str | None = None
     record: dict[str, Any] | None = None
     folder: Path | None = None
+    vocoder: Any = None
+
+    @property
+    def run(self) -> Path | None:
+        """The run folder whose sample it is."""
+        run = self.folder.parent.parent if self.folder is not None else None
+        return run if run is not None and (run / "run.json").is_file() else None
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,8 @@ class Report:
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Read back what `cfg` (configs/evaluate.yaml) names, print the tables, and return the result.
 
-    The pictures of a run are played by its own vocoder, unless `cfg` has another (see `runs.as_made`).
+    The pictures of a run are played by its own vocoder, unless `cfg` has another (see `runs.as_made`); so
+    are those of each run that `cfg.pictures` holds.
     Writes samples.csv, samples.md, totals.csv, totals.md and result.json into a run folder of its own (with
     metrics also metrics.csv and metrics.md), and the scores into the sample.json of samples that have one.
     Files that cannot be read are named and left out. Raises UserError when none can be read.
@@ -108,16 +119,20 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             return run.result
         metrics = load_metrics(cfg)
         readers = load_readers(cfg.reader, cfg.device)
-        vocoder = load_vocoder_of(cfg) if readers.source == "picture" else None
-        report = read_items(items, readers, vocoder, metrics)
+        configs = made_by(cfg, items)
+        if readers.source == "picture":
+            items = with_vocoders(items, configs)
+        report = read_items(items, readers, metrics=metrics)
         own = [key for keys in report.measured.values() for key in keys]
         figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed), own)
         sets = {name: metric.total() for name, metric in metrics.items()}
         for row, item in zip(report.rows, report.items, strict=True):
             if item.record is not None and item.folder is not None:
                 write_scores(item.folder, item.record, row, own)
+        # Before the tables: logger=csv has a samples.csv too, of which the evaluation's own takes the place.
+        run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
-        lines += stored_rows(cfg)
+        lines += stored_rows(list(configs.values()))
         columns = readers.named(SAMPLE_COLUMNS), readers.named(TOTAL_COLUMNS)
         told = metric_rows(metrics, report, figures, sets)
         write_table(run.dir / "samples", report.rows, {**columns[0], **{key: key for key in own}})
@@ -130,7 +145,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             # What they stand on would not fit the terminal; it is in the files.
             print_table(told, dict(list(METRIC_COLUMNS.items())[:4]))
         print(f"tables and result: {run.dir}")
-        run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
         return run.finish({**plain_totals(figures),
                            **{key: value for found in sets.values() for key, value in found.items()},
                            **({"metrics": told} if metrics else {}), "speech_reader": readers.speech.name,
@@ -194,18 +208,11 @@ def _sample_item(folder: Path) -> Item:
                 record.get("audio_prompt"), record, folder)
 
 
-def _named_apart(items: Sequence[Item], root: Path | None = None) -> list[Item]:
-    """`items`, those that share a name named by their folder, from `root` where it is given.
-
-    A sample's folder is named after its prompts and seed, and so alike in every run that made it.
-    """
-    shared = Counter(item.name for item in items)
-
-    def place(item: Item) -> Path:
-        where = item.folder or item.picture
-        return where.relative_to(root) if root is not None else where
-
-    return [item if shared[item.name] == 1 else replace(item, name=str(place(item))) for item in items]
+def _named_apart(items: Sequence[Item]) -> list[Item]:
+    """`items`, the samples of several runs among them told apart by their folders."""
+    folders = [item.folder for item in items if item.folder is not None]
+    names = dict(zip(folders, names_apart(folders), strict=True))
+    return [item if item.folder is None else replace(item, name=names[item.folder]) for item in items]
 
 
 def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> list[Item]:
@@ -239,7 +246,7 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
             wave = next((sound for sound in sounds if sound.exists()), None)
             item = Item(str(path.relative_to(root)), path, wave)
         items.append(item)
-    items = _named_apart(items, root)
+    items = _named_apart(items)
     if prompts is None:
         return items
     pairs = {pair.file: pair for pair in read_pairs(prompts, ("file", "image_prompt", "audio_prompt"))}
@@ -323,20 +330,37 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_vocoder_of(cfg: DictConfig) -> Any:
-    """The vocoder that plays pictures: `vocoder.path`, or the family's."""
+def made_by(cfg: DictConfig, items: Sequence[Item]) -> dict[Path | None, DictConfig]:
+    """{run: `cfg` as that run was made} for every run that `items` are samples of; None: of those of none."""
+    runs = dict.fromkeys(item.run for item in items)
+    return {run: cfg if run is None else as_made(cfg, run) for run in runs}
+
+
+def with_vocoders(items: Sequence[Item], configs: Mapping[Path | None, DictConfig]) -> list[Item]:
+    """`items`, each with the vocoder of its own run: `vocoder.path`, or the family's. Each is loaded once."""
     from ..audio.vocoder import load_vocoder
 
-    path, device = OmegaConf.select(cfg, "vocoder.path"), _device(cfg.device)
-    path = path or instantiate(cfg.family).vocoder
-    return kept(("vocoder", stamp(path), device), lambda: load_vocoder(path).to(device))
+    paths = {run: vocoder_of(cfg) for run, cfg in configs.items()}
+    device = _device(next(iter(configs.values())).device)
+
+    def load(path: str) -> Any:
+        return kept(("vocoder", stamp(path), device), lambda: load_vocoder(path).to(device))
+
+    loaded = {path: load(path) for path in dict.fromkeys(paths.values())}
+    return [replace(item, vocoder=loaded[paths[item.run]]) for item in items]
+
+
+def vocoder_of(cfg: DictConfig) -> str:
+    """The vocoder that plays pictures: `vocoder.path`, or the family's."""
+    return str(OmegaConf.select(cfg, "vocoder.path") or instantiate(cfg.family).vocoder)
 
 
 def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
                metrics: Mapping[str, Metric] | None = None) -> Report:
     """Read every item; those that cannot be read are left out by name. Raises UserError when none can.
 
-    metrics: by name; each measures every item that was read.
+    vocoder: plays the items that have none of their own. metrics: by name; each measures every item that was
+    read.
 
     A sample that is silent counts, as one in which no word was heard: leaving it out would flatter the rest.
     """
@@ -414,6 +438,7 @@ def _load(chunk: Sequence[Item], readers: Readers, vocoder: Any, report: Report,
         if look or readers.source == "picture":
             pictures.append(picture)
     if good and readers.source == "picture":
+        vocoder = chunk[0].vocoder or vocoder
         if vocoder is None:
             raise UserError("reader.source=picture: needs a vocoder")
         waves = list(np.asarray(vocoder.decode_picture(np.stack(pictures)).cpu(), np.float32))
@@ -518,5 +543,8 @@ def tell(report: Report) -> None:
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start:start + size]
+    """At most `size` items in a row that one vocoder plays."""
+    for _, group in groupby(items, lambda item: id(item.vocoder)):
+        alike = list(group)
+        for start in range(0, len(alike), size):
+            yield alike[start:start + size]

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import UserError
+from ..hub import out_of_reach
 from .text import normalise
 
 SAMPLE_RATE = 16_000
@@ -289,10 +290,11 @@ class WhisperReader:
             raise UserError(f"reader.speech.batch_size={batch_size}: expected at least 1")
         if dtype not in ("float32", "float16", "bfloat16"):
             raise UserError(f"reader.speech.dtype={dtype!r}: expected float32, float16 or bfloat16")
+        cached = offline or out_of_reach(model)
         try:
-            self.processor = WhisperProcessor.from_pretrained(model, local_files_only=offline)
+            self.processor = WhisperProcessor.from_pretrained(model, local_files_only=cached)
             network: Any = WhisperForConditionalGeneration.from_pretrained(
-                model, dtype=getattr(torch, dtype), local_files_only=offline)
+                model, dtype=getattr(torch, dtype), local_files_only=cached)
         # Everything a missing, truncated or foreign folder makes these libraries raise.
         except Exception as error:
             reason = " ".join(str(error).split())[:200]

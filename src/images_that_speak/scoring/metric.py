@@ -36,7 +36,7 @@ class Metric(Protocol):
     reference: str | None
 
     def load(self) -> None:
-        """Load weights. Raises UserError when they cannot be had."""
+        """Load weights, and read a set that it compares with. Raises UserError when they cannot be had."""
 
     def add(self, clips: Sequence[Clip]) -> list[Scores]:
         """The figures of each clip, None where there is none; empty for a metric of sets."""

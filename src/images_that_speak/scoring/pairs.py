@@ -37,7 +37,8 @@ class References:
     folder of sounds and pictures named as the samples are: the sound of `a/x_img.png` is `a/x.wav`, or
     `x.wav` wherever it lies, if there is one only. voice: flite's, for samples that name none of flite's.
 
-    Raises UserError when flite is not installed or lacks the voice, or the folder holds nothing.
+    Raises UserError when flite is not installed or lacks the voice, the folder holds nothing, or it holds two
+    samples of one sample_id, as several runs of the same prompts do.
     """
 
     def __init__(self, source: str | None, voice: str = "slt"):
@@ -60,7 +61,10 @@ class References:
             raise UserError(f"reference={folder}: no such folder (expected tts, or a folder with samples)")
         for path in sorted(folder.rglob("sample.json")):
             record = read_json(path)
-            self.by_id[path.parent.name] = path.parent
+            other = self.by_id.setdefault(path.parent.name, path.parent)
+            if other != path.parent:
+                raise UserError(f"reference={folder}: two samples {path.parent.name}, {other} and "
+                                f"{path.parent} (expected one run, or one anchor)")
             if record.get("audio_prompt"):
                 self.by_phrase.setdefault(record["audio_prompt"], path.parent)
         sounds = [path for path in sorted(folder.rglob("*"))

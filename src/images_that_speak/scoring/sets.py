@@ -174,21 +174,23 @@ class _Distances(ABC):
 
     def load(self) -> None:
         self.features.load()
+        parts = [self.files[first:first + CHUNK] for first in range(0, len(self.files), CHUNK)]
+        # Now, so that a file that cannot be read is told before the samples are.
+        self.theirs = torch.cat([self.features.embed([self.read(path) for path in part])
+                                 for part in tqdm(parts, desc=f"{self.names[0]}: reference", leave=False)])
 
     def add(self, clips: Sequence[Clip]) -> list[Scores]:
         self.mine.append(self.features.embed([self.part(clip) for clip in clips]))
         return [{} for _ in clips]
 
     def total(self) -> dict[str, float]:
-        parts = [self.files[first:first + CHUNK] for first in range(0, len(self.files), CHUNK)]
-        theirs = torch.cat([self.features.embed([self.read(path) for path in part])
-                            for part in tqdm(parts, desc=f"{self.names[0]}: reference", leave=False)])
         mine = torch.cat(self.mine)
         if len(mine) < 2:
             return {}
         ending = f"_{self.features.name}" if self.features.name else ""
         frechet, kernel = (name + ending for name in self.names)
-        return {frechet: frechet_distance(mine, theirs), kernel: self.kernel(mine, theirs)}
+        return {frechet: frechet_distance(mine, self.theirs),
+                kernel: self.kernel(mine, self.theirs)}
 
     def counted(self) -> int:
         return len(self.files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from ..files import read_json
 from ..runs.identity import family_fingerprint
 
 
-def stored_rows(cfg: DictConfig) -> list[dict[str, str]]:
-    """The rows of the largest set of anchors below `paths.logs` made with the family and readers of `cfg`.
+def stored_rows(configs: Sequence[DictConfig]) -> list[dict[str, str]]:
+    """The rows of the largest set of anchors below `paths.logs` made with the family and readers of these.
 
-    Empty where there are none yet.
+    Empty where there are none yet, or the families are several: anchors of one say nothing about another.
     """
-    section: Any = OmegaConf.to_container(cfg.family, resolve=True)
-    mine = family_fingerprint(section)
+    sections: Any = [OmegaConf.to_container(cfg.family, resolve=True) for cfg in configs]
+    families = {family_fingerprint(section) for section in sections}
+    if len(families) > 1:
+        return []
+    mine, cfg = families.pop(), configs[0]
     reader = str(OmegaConf.select(cfg, "reader.speech._target_"))
     best: list[dict[str, str]] = []
     for path in sorted((Path(cfg.paths.logs) / "anchors").glob(f"{mine}-*/anchors.json")):

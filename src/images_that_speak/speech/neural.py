@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import content_hash, file_hash
+from ..hub import out_of_reach
 from .forced import Aligner, PocketsphinxAligner
 from .phonemes import normalise_text
 from .tts import TTS, SpeechError, Utterance, resample
@@ -59,12 +60,12 @@ def needs(package: str, backend: str, extra: str | None = None) -> str:
                         f"(pip install -e '.[{extra or backend}]')") from error
 
 
-def existing(folder: str | Path, backend: str, *names: str) -> Path:
+def existing(folder: str | Path, backend: str, *names: str, key: str = "folder") -> Path:
     """`folder`, when the files `names` (patterns) are in it; else a UserError that names what lacks."""
     folder = Path(folder)
     lacking = [name for name in names if not any(folder.glob(name))]
     if lacking:
-        raise UserError(f"tts.folder={folder}: holds no {', '.join(lacking)} (expected the files of "
+        raise UserError(f"tts.{key}={folder}: holds no {', '.join(lacking)} (expected the files of "
                         f"tts={backend})")
     return folder
 
@@ -147,7 +148,7 @@ class SpeechT5(NeuralTTS):
         super().__init__(aligner)
         needs("sentencepiece", self.name, "asr")
         self.model, self.vocoder, self.offline = model, vocoder, offline
-        self.speakers = existing(speakers, self.name, "*.npy")
+        self.speakers = existing(speakers, self.name, "*.npy", key="speakers")
         self.voices = tuple(sorted(path.stem for path in self.speakers.glob("*.npy")))
         weights = [file_hash(path) for source in (model, vocoder)
                    for path in sorted(Path(source).glob("*.safetensors"))]
@@ -157,7 +158,8 @@ class SpeechT5(NeuralTTS):
     def _parts(self) -> tuple[Any, Any, Any]:
         from transformers import SpeechT5ForTextToSpeech, SpeechT5HifiGan, SpeechT5Tokenizer
 
-        options: dict[str, Any] = {"local_files_only": self.offline}
+        options: dict[str, Any] = {"local_files_only": self.offline or any(
+            map(out_of_reach, (self.model, self.vocoder)))}
         try:
             return (SpeechT5Tokenizer.from_pretrained(self.model, **options),
                     SpeechT5ForTextToSpeech.from_pretrained(self.model, **options).eval(),

@@ -1,20 +1,21 @@
 // One question at a time: two sides, a choice by mouse or keyboard, and the answers as a file at the end.
-const STORE = `study-${DATA.study}`;
+// Each rater's own, for several may share a browser.
+const placeOf = (rater) => `study-${DATA.study}-${rater}`;
 const audio = el("audio");
 const state = {rater: null, answers: [], heard: new Set(), playing: null, since: 0};
 document.body.append(audio);
 
-/** What was answered before the page was closed; browsers may forbid to keep it. */
+/** What the rater answered before the page was closed; browsers may forbid to keep it. */
 function stored() {
   try {
-    return JSON.parse(localStorage.getItem(STORE) ?? "null");
+    return JSON.parse(localStorage.getItem(placeOf(state.rater)) ?? "[]");
   } catch {
-    return null;
+    return [];
   }
 }
 function store() {
   try {
-    localStorage.setItem(STORE, JSON.stringify({rater: state.rater, answers: state.answers}));
+    localStorage.setItem(placeOf(state.rater), JSON.stringify(state.answers));
   } catch { /* the answers are still in the page */ }
 }
 
@@ -94,8 +95,7 @@ $("#begin").addEventListener("submit", (event) => {
   event.preventDefault();
   state.rater = $("#rater").value.trim();
   if (!state.rater) return;
-  const before = stored();
-  if (before?.rater === state.rater) state.answers = before.answers;
+  state.answers = stored();
   show();
 });
 $("#back").addEventListener("click", back);
