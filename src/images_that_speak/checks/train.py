@@ -14,6 +14,7 @@ from torch import nn
 from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
 from ..diffusion.layout import find_part
+from ..diffusion.parts import parameters
 from ..errors import UserError
 from ..runs import export_folder
 from ..training.fit import check_strategy
@@ -119,11 +120,6 @@ def _tell_networks(found: Findings, parts: Iterable[tuple[str, nn.Module]]) -> N
         # In float32: the weights, and a gradient and AdamW's two moments of what is trained.
         found.tell("memory", f"{bytes_ / 2**30:.1f} GiB for weights, gradients and "
                    "optimiser, and feature maps beside them")
-
-
-def parameters(module: nn.Module, trained: bool = False) -> int:
-    """How many parameters a module has; with `trained` only those that training changes."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 
 def _without_weights(node: Any) -> Any:

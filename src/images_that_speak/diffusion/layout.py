@@ -284,8 +284,14 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
     for key, folder in (("adapter", adapter), ("durations", durations), ("phoneme_bert", phoneme_bert)):
         if folder is not None:
             _there(Path(folder), f"the folder that family.{key} names")
-    roots = {"image": find_weights(image, "family.image", offline),
-             "speech": find_weights(speech, "family.speech", offline)}
+    roots, absent = {}, []
+    for branch, source in (("image", image), ("speech", speech)):
+        try:
+            roots[branch] = find_weights(source, f"family.{branch}", offline)
+        except UserError as error:
+            absent.append(str(error))
+    if absent:
+        raise UserError("\n".join(absent))
     told = "part of a Stable Diffusion pipeline in diffusers layout"
     conditions = roots["speech"] if adapter is None and (roots["speech"] / CONDITIONS).exists() else None
     if conditions is not None:
