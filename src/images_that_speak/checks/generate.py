@@ -13,7 +13,7 @@ from ..diffusion.estimate import estimate
 from ..diffusion.family import find_device
 from ..diffusion.generate import plan, read_settings, refuse_unused
 from ..diffusion.guidance import check_starts
-from ..diffusion.layout import USUAL_SIZE, Layout, download_command, find_weights
+from ..diffusion.layout import USUAL_SIZE, Layout, NotFetched, download_command, find_weights
 from ..diffusion.loading import DTYPES
 from ..diffusion.method import Job
 from ..diffusion.parts import parameters, parts
@@ -53,10 +53,10 @@ def _layout(found: Findings, cfg: DictConfig) -> Layout | None:
             try:
                 find_weights(cfg.family[key], f"family.{key}", offline=True)
             except UserError as error:
-                if cfg.family.offline or "offline" not in str(error):
-                    found.problems.append(str(error))
-                else:
+                if isinstance(error, NotFetched) and not cfg.family.offline:
                     absent.append(cfg.family[key])
+                else:
+                    found.problems.append(str(error))
         if absent:
             found.tell("family", f"{cfg.family.name}: {' and '.join(absent)} would be fetched from the hub, "
                        f"about {len(absent) * USUAL_SIZE / 1e9:.1f} GB; phones, weights and network "
