@@ -1,10 +1,8 @@
-"""The fine-tune of Auffusion by its experiments, and the published commands in ours, on tiny weights."""
+"""The fine-tune of Auffusion by its experiments, on tiny weights."""
 
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,21 +19,17 @@ from transformers import AlbertConfig, AlbertModel
 from images_that_speak import config
 from images_that_speak.audio.play import play
 from images_that_speak.audio.wave import read_wave
-from images_that_speak.checks import generate as check_generate
 from images_that_speak.checks import train as check_train
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.layout import pocket_layout
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
-from images_that_speak.resources import ROOT
 from images_that_speak.training.diffusion import LatentDiffusionTraining
 from images_that_speak.training.fit import fit
 from images_that_speak.training.lora import LoraSettings
 from images_that_speak.training.pretrained import pretrained_text, pretrained_unet
 from images_that_speak.training.read_back import ReadBack
 from images_that_speak.training.train import train
-
-TEXT = (ROOT / "docs/published.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +130,22 @@ def test_check_of_a_fine_tune_says_what_to_fetch(monkeypatch, tmp_path):
     assert "model.unet.source=auffusion/auffusion-full-no-adapter" in problems and "hf download" in problems
 
 
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_fine_tune_asks_the_hub_only_where_it_may(offline, pipelines, tmp_path, monkeypatch):
+    """For the UNet, the text encoder, the tokenizer and the autoencoder."""
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download",
+                        lambda *_, **options: asked.append(options["local_files_only"]) or pipelines[1])
+    corpus = make_corpus(tmp_path / "corpus")
+    train(config.compose("train", [
+        "experiment=auffusion_lora", "adapter=auffusion/text", f"data.train.root={corpus}", "data.valid=null",
+        f"model.unet.offline={offline}", "model.lora.unfreeze=[mid_block]",
+        *tiny(pipelines, tmp_path)[1:]]))
+    assert asked == [offline] * 4
+
+
 def test_gradient_checkpointing_changes_no_gradient(pipelines):
     found = []
     for checkpointing in (False, True):
@@ -204,51 +214,7 @@ def test_a_read_back_of_what_cannot_generate_is_told_first(module, told, tmp_pat
         callback.on_fit_start(None, module)
 
 
-# --- docs/published.md
-
-def commands() -> list[str]:
-    """Every command of ours in docs/published.md, of the tables and of the blocks."""
-    tables = re.findall(r"\| `(python [^`]+)` \|$", TEXT, re.MULTILINE)
-    blocks = [line for block in re.findall(r"```\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()
-              if line.startswith("python ")]
-    return [*tables, *blocks]
-
-
-def test_the_page_has_commands():
-    assert len(commands()) > 15 and sum("experiment=" in line for line in commands()) > 4
-
-
-@pytest.mark.parametrize("line", [line for line in commands() if re.match(r"python \w+\.py", line)])
-def test_a_published_command_is_taken(line, pipelines, published, tmp_path):
-    """Composed, and built on the meta device on tiny weights: every problem is one of what is not here."""
-    lora = tmp_path / "lora"
-    lora.mkdir()
-    (lora / "pytorch_lora_weights.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    places = {"DATA": published, "LORA": lora, "RUN/weights": lora, "AUFFUSION": pipelines[1],
-              "family.image=sd ": f"family.image={pipelines[0]} ", "family.speech=auffusion ": ""}
-    for name, path in places.items():
-        line = line.replace(name, str(path))
-    program, *words = shlex.split(line)[1:]
-    task = program.removesuffix(".py")
-    words = [config.quoted(word, False) for word in words]
-    if task == "generate":
-        words += ["device=cpu", f"paths.logs={tmp_path}", f"family.speech={pipelines[1]}",
-                  f"family.image={pipelines[0]}"]
-        cfg, problems = config.examine(task, words)
-        OmegaConf.update(cfg, "reader", None)
-        problems += check_generate.check(cfg)[1]
-        # Without an adapter the speech branch reads texts, and masks want phones.
-        assert all("holds no weights" in p or "needs to know when phones "
-                                              "sound" in p for p in problems), problems
-    else:
-        words += [f"model.unet.source={pipelines[1]}", f"paths.data={tmp_path}"]
-        if "published" in line:  # up_blocks.3 is more than the tiny UNet has
-            words.append("model.lora.unfreeze=[mid_block]")
-        cfg, problems = config.examine(task, words)
-        lines, more = check_train.check(cfg)
-        assert problems == [] and all("manifest" in problem for problem in more), (problems, more)
-        assert any(line.startswith("networks") for line in lines)
-
+# --- playing
 
 def test_a_picture_is_played_by_a_command(pipelines, tmp_path):
     np.save(tmp_path / "picture.npy", np.random.default_rng(0).random((256, 1024), np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +15,17 @@ import pytest
 import soundfile
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from omegaconf import DictConfig
+from tiny_family import tiny_stable_diffusion
 from torch.nn.utils import weight_norm as old_weight_norm
 
+from images_that_speak import config
 from images_that_speak.audio.distance import available
 from images_that_speak.audio.hifigan import HiFiGAN, save_published
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture, picture_to_logmel
 from images_that_speak.audio.picture import quantise
-from images_that_speak.audio.vocoder import load_vocoder
+from images_that_speak.audio.vocoder import load_vocoder, save_vocoder
+from images_that_speak.checks import train as check_train
 from images_that_speak.data.emoji import FONT
 from images_that_speak.data.manifest import Corpus, write_manifest
 from images_that_speak.data.pictures import PictureSampler
@@ -36,7 +41,14 @@ from images_that_speak.networks.discriminators import (
     generator_loss,
 )
 from images_that_speak.scoring.heard import Heard
-from images_that_speak.training.vocoder import GeneratorEMA, ReadBack, VocoderTraining, averaged
+from images_that_speak.training.train import train
+from images_that_speak.training.vocoder import (
+    GeneratorEMA,
+    ReadBack,
+    VocoderTraining,
+    averaged,
+    find_start,
+)
 
 GENERATOR = {"resblock": "2", "upsample_rates": [8, 5, 4], "upsample_kernel_sizes": [16, 10, 8],
              "upsample_initial_channel": 16, "resblock_kernel_sizes": [3],
@@ -230,6 +242,15 @@ def test_published_layout_round_trip(corpus: Path, tmp_path: Path) -> None:
     other.load_published(tmp_path / "run")
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items()
                if name != "steps_before")
+    # As an older torch wrote them: steps as plain numbers, and fewer settings.
+    for key in ("optim_g", "optim_d"):
+        for moments in state[key]["state"].values():
+            moments["step"] = int(moments["step"])
+        state[key]["param_groups"] = [{name: group[name] for name in (
+            "lr", "betas", "eps", "weight_decay", "amsgrad", "initial_lr", "params")}
+            for group in state[key]["param_groups"]]
+    torch.save(state, tmp_path / "run" / "do_00000003")
+    other.load_published(tmp_path / "run")
     again = trainer(tmp_path, 1)
     again.fit(other, VocoderData(corpus, batch_size=2, segment=2400))
     assert {int(s["step"]) for s in again.optimizers[0].state_dict()["state"].values()} == {4}
@@ -331,8 +352,9 @@ def test_a_source_is_checked(corpus: Path, tmp_path: Path) -> None:
                           ({"mel_source": "joint", "over": 2}, "data.over=2")):
         with pytest.raises(UserError, match=said):
             VocoderData(corpus, **options)
-    with pytest.raises(UserError, match="no such folder"):
-        VocoderData(corpus, mel_source="autoencoder", autoencoder=tmp_path, rendered=tmp_path).prepare_data()
+    for source in ("autoencoder", "joint"):
+        with pytest.raises(UserError, match=f"data.autoencoder={tmp_path}: no such folder"):
+            VocoderData(corpus, mel_source=source, autoencoder=tmp_path, rendered=tmp_path)
 
 
 # --- from a published vocoder
@@ -365,6 +387,61 @@ def test_goes_on_from_a_published_vocoder(corpus: Path, tmp_path: Path) -> None:
     assert averaged(tmp_path / "last.ckpt").generator.config == theirs.config
     with pytest.raises(UserError, match="architecture=hifigan"):
         module(start=str(tmp_path), architecture="vocos", generator={"dim": 8})
+
+
+def tiny_experiment(corpus: Path, tmp_path: Path, *overrides: str) -> DictConfig:
+    """experiment=hifigan on tones, with narrow discriminators."""
+    return config.compose("train", [
+        "experiment=hifigan", "+model.discriminator_width=0.03125", f"data.root={corpus}", "steps=1",
+        "data.batch_size=2", "data.segment=2400", "data.valid_clips=1", "callbacks.read_back.clips=1",
+        "trainer.validate_every=1", "device=cpu", f"data.rendered={tmp_path}",
+        f"paths.logs={tmp_path / 'logs'}", *overrides])
+
+
+@pytest.mark.parametrize("source", [
+    "ground_truth", "autoencoder",
+    pytest.param("joint", marks=pytest.mark.skipif(not Path(FONT).exists(), reason="needs the emoji font"))])
+def test_the_experiment_goes_on_from_auffusion_s_vocoder(corpus: Path, autoencoder: Path, tmp_path: Path,
+                                                         source: str) -> None:
+    """From the pipeline's folder to a vocoder that plays, with every figure of the validation."""
+    theirs = tiny_stable_diffusion(tmp_path)[1]
+    cfg = tiny_experiment(corpus, tmp_path, f"model.start={theirs}", f"data.mel_source={source}",
+                          f"data.autoencoder={autoencoder}")
+    lines, problems = check_train.check(cfg)
+    assert not problems and any(line.startswith("networks") for line in lines)
+    result = train(cfg)
+    figures = {"mel_error", "mcd", "stft_convergence", "stft_log", "wer", *(
+        name for name, package in (("pesq", "pesq"), ("stoi", "pystoi")) if available(package))}
+    assert figures == {key.removeprefix("valid/") for key in result if key.startswith("valid/")}
+    made = load_vocoder(next((tmp_path / "logs/train").iterdir()) / "weights")
+    begun = load_vocoder(theirs)
+    assert made.config == begun.config
+    assert (made.conv_pre.weight - begun.conv_pre.weight).abs().max() < 1e-2  # one step away
+
+
+@pytest.mark.parametrize(("start", "told"), [
+    ("nowhere", "model.start=nowhere: no such folder"),
+    ("owner/name/vocoder", "model.start=owner/name: not in the hub's cache.*hf download owner/name"),
+    ("broken", "vocoder.pt: not a readable checkpoint"), ("ours", "is made for playing")])
+def test_a_start_that_cannot_be_gone_on_from_is_told_before(
+        corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    save_published(HiFiGAN(**GENERATOR), Path("broken"), name="vocoder.pt")
+    Path("broken/vocoder.pt").write_bytes(b"no weights")
+    save_vocoder(HiFiGAN(**GENERATOR), Path("ours"))
+    problem, = check_train.check(tiny_experiment(corpus, tmp_path, f"model.start={start}"))[1]
+    assert re.search(told, problem)
+
+
+def test_only_the_vocoder_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    theirs, asked = tiny_stable_diffusion(tmp_path)[1], {}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download",
+                        lambda *_, **options: asked.update(options) or theirs)
+    assert find_start("owner/name@v2/vocoder") == theirs / "vocoder/vocoder.pt"
+    assert asked["revision"] == "v2" and asked["allow_patterns"] == ["vocoder/*"]
 
 
 # --- read back

@@ -79,6 +79,23 @@ def test_weights_beside_the_family_count_by_content(make_run, tmp_path: Path, ke
     assert changed != first != without
 
 
+@pytest.mark.parametrize(("key", "named", "written"), [
+    ("vocoder.path", ".", "g_00000003"), ("vocoder.path", "g_00000003", "g_00000003"),
+    ("vocoder.path", "g_00000003", "config.json"), ("+family.phoneme_bert", ".", "step_1.t7"),
+    ("+family.phoneme_bert", ".", "config.yml"), ("+family.image", ".", "tokenizer/merges.txt")])
+def test_published_checkpoints_count_by_content(make_run, tmp_path: Path, key: str, named: str,
+                                                written: str) -> None:
+    """Their files end otherwise than ours, and a vocoder may be named by its checkpoint."""
+    published = tmp_path / "published"
+    (published / written).parent.mkdir(parents=True)
+    (published / "g_00000003").write_bytes(b"1233")
+    hashes = []
+    for content in (b"1234", b"1235"):
+        (published / written).write_bytes(content)
+        hashes.append(identify(make_run(f"{key}={published / named}"), "generate").hash)
+    assert hashes[0] != hashes[1]
+
+
 def test_the_folder_s_name_needs_no_quotes(make_run) -> None:
     prompt = config.quoted("image_prompt=it's, a = \"cat\"/dog")
     name = identify(make_run(prompt, "guidance.audio_weight=0.3"), "generate").folder

@@ -13,14 +13,22 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
-from tiny_family import VOICES, WIDTH, tiny_auffusion_full, tiny_pocket_family, tiny_stable_diffusion
+from safetensors.torch import load_file, save_file
+from tiny_family import (
+    VOICES,
+    WIDTH,
+    as_published,
+    tiny_auffusion_full,
+    tiny_pocket_family,
+    tiny_stable_diffusion,
+)
 from torch.nn.functional import pad
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
-from images_that_speak import config
+from images_that_speak import cli, config
 from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.checks import generate as check_generate
+from images_that_speak.checks.findings import run_folder, weights
 from images_that_speak.diffusion import export
 from images_that_speak.diffusion.estimate import cost, estimate
 from images_that_speak.diffusion.family import Family
@@ -33,6 +41,7 @@ from images_that_speak.diffusion.layout import (
 )
 from images_that_speak.diffusion.running import ATTENTION, Running
 from images_that_speak.errors import UserError
+from images_that_speak.generate import generate
 from images_that_speak.training.lora import LoraSettings, add_lora, export_lora
 
 
@@ -101,6 +110,21 @@ def test_the_vocoder_is_read_as_published(pipelines):
     vocoder = load_vocoder(pipelines[1])
     g, v = state["conv_pre.weight_g"], state["conv_pre.weight_v"]
     torch.testing.assert_close(vocoder.conv_pre.weight, g * v / v.norm(dim=(1, 2), keepdim=True))
+
+
+@torch.no_grad()
+def test_weights_are_read_under_the_names_that_the_hub_has(pipelines, tmp_path):
+    theirs = [as_published(Path(shutil.copytree(root, tmp_path / root.name)), pickled=root == pipelines[1])
+              for root in pipelines]
+    ours, old = (Family.load(stable_diffusion_layout(*map(str, found)), ("speech", "vae"))
+                 for found in (pipelines, theirs))
+    torch.testing.assert_close(answer(old), answer(ours), rtol=0, atol=1e-5)
+    latent = torch.randn(1, 4, 32, 128, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(old.decode(latent), ours.decode(latent), rtol=0, atol=1e-5)
+    lines, problems = checked(theirs)
+    counts = [[line.split("parameters")[0] for line in found if "parameters" in line]
+              for found in (lines, checked(pipelines)[0])]
+    assert not problems and counts[0] == counts[1] and len(counts[0]) == 7
 
 
 # --- where weights come from
@@ -188,11 +212,13 @@ def test_an_estimate_counts_weights_and_grows_with_the_work(pipelines):
     layout = stable_diffusion_layout(*map(str, pipelines))
     few = estimate(layout, ("image", "speech"), 10, 1)
     many = estimate(layout, ("image", "speech"), 20, 4)
-    sizes = [sum(v.numel() for v in load_file(next(folder.glob("*.safetensors"))).values())
-             for folder in (layout.unet["image"], layout.unet["speech"], layout.vae)]
-    assert few.weights == 4 * sum(sizes) and many.weights == few.weights
+    sizes = {(branch, part): sum(v.numel() for v in load_file(next(folder.glob("*.safetensors"))).values())
+             for part in ("unet", "text_encoder") for branch, folder in getattr(layout, part).items()}
+    sizes["speech", "vae"] = weights(layout.vae)[0]
+    assert few.weights == 4 * sum(sizes.values()) and many.weights == few.weights
     half = estimate(layout, ("speech",), 10, 1, "float16")
-    assert half.weights == 2 * sum(sizes[1:]) and half.maps == few.maps // 2
+    assert half.weights == 2 * sum(size for (branch, _), size in sizes.items() if branch == "speech")
+    assert half.maps == few.maps // 2
     assert few.flops < many.flops < 2 * few.flops and few.maps <= many.maps
     offloaded = replace(layout, running=Running(offload=True))
     assert estimate(offloaded, ("speech",), 10, 1).weights == 0
@@ -205,6 +231,20 @@ def checked(pipelines, *overrides: str) -> tuple[list[str], list[str]]:
         "device=cpu", *overrides])
     OmegaConf.update(cfg, "reader", None)
     return check_generate.check(cfg)
+
+
+def test_what_it_takes_is_said_before_large_networks_are_loaded(pipelines, tmp_path, monkeypatch, capsys):
+    cfg = config.compose("generate", [
+        "family=sd15", f"family.image={pipelines[0]}", f"family.speech={pipelines[1]}", "steps=2",
+        "composition=images_that_sound", f"paths.logs={tmp_path}", "device=cpu", "reader=none"])
+    told = []
+    monkeypatch.setattr(Family, "load", lambda *_, **__: told.append(capsys.readouterr().out) or 1 / 0)
+    for large in (1 << 30, 1):
+        monkeypatch.setattr("images_that_speak.diffusion.estimate.LARGE", large)
+        with pytest.raises(ZeroDivisionError):
+            generate(cfg)
+    assert "GiB" not in told[0]
+    assert "GiB: weights" in told[1] and "TFLOP a sample; at least" in told[1]
 
 
 def test_check_tells_sizes_memory_and_time(pipelines, full):
@@ -221,6 +261,43 @@ def test_check_finds_weights_of_another_config(pipelines, tmp_path):
     (speech / "unet/config.json").write_text(json.dumps({**card, "cross_attention_dim": 8}))
     problems = checked((pipelines[0], speech))[1]
     assert any("unet" in problem and "expected" in problem for problem in problems)
+
+
+def test_check_finds_all_that_is_wrong_at_once(pipelines, full, tmp_path):
+    """In files of every kind, and in settings that a look at the files would have hidden."""
+    image, speech = (Path(shutil.copytree(root, tmp_path / name)) for root, name in (
+        (pipelines[0], "sd"), (full, "auffusion")))
+    (image / "text_encoder/model.safetensors").unlink()
+    cut = (image / "vae/diffusion_pytorch_model.safetensors").read_bytes()[:-1]
+    (image / "vae/diffusion_pytorch_model.safetensors").write_bytes(cut)
+    torch.save({"proj.weight": torch.zeros(2, 2)}, speech / "condition_adapter_1/condition_adapter.pt")
+    (speech / "vocoder/vocoder.pt").write_bytes(b"no weights")
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    save_file({"unet.nobody.lora_A.weight": torch.zeros(2, 2)}, lora / "pytorch_lora_weights.safetensors")
+    problems = checked((image, speech), f"family.lora={lora}", "guidance.image_start=1")[1]
+    expected = ["text_encoder: holds no weights", "vae/diffusion_pytorch_model.safetensors: cut off",
+                "condition_adapter_1: proj.weight is [2, 2]", "nobody is no layer of the speech UNet",
+                "vocoder.pt: not a readable checkpoint", "guidance.image_start=1.0: expected a share"]
+    assert len(set(problems)) == len(expected), "\n".join(problems)
+    for told in expected:
+        assert any(told in problem for problem in problems), (told, problems)
+
+
+def test_check_tells_the_run_folder_beside_what_is_missing(monkeypatch, tmp_path, capsys):
+    """Both branches at once, and where it would all be written."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = ["family=sd15", "family.offline=true", "composition=images_that_sound", "reader=none",
+             f"paths.logs={tmp_path}", "device=cpu"]
+    cfg = config.compose("generate", [*words, "check=true"])
+    with pytest.raises(UserError) as caught:
+        cli.report(cfg, "generate", [])
+    assert f"run folder   {run_folder(cfg, 'generate')}" in capsys.readouterr().out
+    with pytest.raises(UserError) as raised:
+        generate(config.compose("generate", words))
+    for error in (caught, raised):
+        assert [line.split("=")[0] for line in str(error.value).splitlines()] == ["family.image",
+                                                                                 "family.speech"]
 
 
 def test_check_says_what_would_be_fetched(monkeypatch):

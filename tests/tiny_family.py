@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
@@ -34,13 +35,14 @@ def tiny_unet(channels: int) -> UNet2DConditionModel:
         cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=4)
 
 
-def tiny_autoencoder(channels: int, down: int, colours: int = 1, scaling: float = 1.0) -> AutoencoderKL:
-    """`down` levels halve the picture."""
+def tiny_autoencoder(channels: int, down: int, colours: int = 1, scaling: float = 1.0,
+                     attention: bool = False) -> AutoencoderKL:
+    """`down` levels halve the picture; with `attention` in the middle, as Stable Diffusion's."""
     levels = down + 1
     return AutoencoderKL(
         in_channels=colours, out_channels=colours, latent_channels=channels, block_out_channels=(4,) * levels,
         down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
-        layers_per_block=1, norm_num_groups=2, mid_block_add_attention=False, scaling_factor=scaling)
+        layers_per_block=1, norm_num_groups=2, mid_block_add_attention=attention, scaling_factor=scaling)
 
 
 def tiny_tokenizer(folder: Path) -> None:
@@ -104,7 +106,7 @@ def tiny_stable_diffusion(folder: Path) -> tuple[Path, Path]:
         tiny_unet(4).save_pretrained(str(root / "unet"))
         tiny_text_encoder(root / "text_encoder")
         tiny_tokenizer(root / "tokenizer")
-        tiny_autoencoder(4, 3, colours=3, scaling=0.18215).save_pretrained(str(root / "vae"))
+        tiny_autoencoder(4, 3, colours=3, scaling=0.18215, attention=True).save_pretrained(str(root / "vae"))
         save_schedule(root / "scheduler", steps_offset=1, set_alpha_to_one=False)
     vocoder = tiny_vocoder()
     (speech / "vocoder").mkdir()
@@ -113,6 +115,46 @@ def tiny_stable_diffusion(folder: Path) -> tuple[Path, Path]:
     (speech / "vocoder/config.json").write_text(json.dumps(config))
     torch.save({"generator": old_names(vocoder.state_dict())}, speech / "vocoder/vocoder.pt")
     return image, speech
+
+
+def as_published(root: Path, pickled: bool = False) -> Path:
+    """Rewrite a pipeline's files as the libraries of 2022 and 2023 wrote them: so the hub still has them.
+
+    The autoencoder's attention and the text encoder have other names, the tokenizer other files, the
+    scheduler is PNDM's; with `pickled` the weights are in .bin files, not in safetensors.
+    """
+    for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"),
+                       ("text_encoder", "model")):
+        file = root / part / f"{name}.safetensors"
+        state = load_file(file)
+        if part == "vae":
+            for now, then in {"to_q": "query", "to_k": "key", "to_v": "value",
+                              "to_out.0": "proj_attn"}.items():
+                state = {key.replace(f"attentions.0.{now}.", f"attentions.0.{then}."): value
+                         for key, value in state.items()}
+        if part == "text_encoder":
+            state = {f"text_model.{key.removeprefix('text_model.')}": value for key, value in state.items()}
+            state["text_model.embeddings.position_ids"] = torch.arange(32)[None]
+        file.unlink()
+        if pickled:
+            torch.save(state, root / part / f"{'pytorch_' if part == 'text_encoder' else ''}{name}.bin")
+        else:
+            save_file(state, file)
+    tokenizer = json.loads((root / "tokenizer/tokenizer.json").read_text())
+    (root / "tokenizer/tokenizer.json").unlink()
+    (root / "tokenizer/vocab.json").write_text(json.dumps(tokenizer["model"]["vocab"]))
+    (root / "tokenizer/merges.txt").write_text("#version: 0.2\n")
+    (root / "tokenizer/special_tokens_map.json").write_text(json.dumps(
+        {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+         "unk_token": "<|endoftext|>"}))
+    (root / "tokenizer/tokenizer_config.json").write_text(json.dumps(
+        {"tokenizer_class": "CLIPTokenizer", "model_max_length": 32, "do_lower_case": True}))
+    (root / "scheduler/scheduler_config.json").write_text(json.dumps(
+        {"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
+         "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False,
+         "num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+         "trained_betas": None}))
+    return root
 
 
 def tiny_auffusion_full(folder: Path) -> Path:

@@ -201,18 +201,22 @@ def report(cfg: Any, task: str, found: list[str]) -> None:
     found: what is wrong with the configuration already. Raises one UserError with that and all that building
     brought to light.
     """
+    from .checks.findings import Findings, run_folder
     from .errors import UserError
 
     lines, wrong = _named(CHECKS[task])(cfg)
-    print("\n".join(lines))
+    place = Findings()
+    if not found:  # wrong settings will be changed, and the folder with them
+        with place.step("paths"):
+            place.tell("run folder", run_folder(cfg, task))
+    print("\n".join([*lines, *place.lines]))
+    wrong += place.problems
     # A key that is named already need not be named again by whoever stumbled over it.
     named = {_key(problem) for problem in found}
     found = [*found, *(problem for problem in dict.fromkeys(wrong) if _key(problem) not in named)]
     if found:
         raise UserError("\n".join(found))
-    from .checks.findings import run_folder
-
-    print(f"{'run folder':<12} {run_folder(cfg, task)}\ncheck=true: all is well; nothing was run")
+    print("check=true: all is well; nothing was run")
 
 
 def _key(problem: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -245,13 +246,20 @@ def read_generator_config(path: Path) -> dict[str, Any]:
     return {key: config[key] for key in keys}
 
 
-def torch_load(path: Path) -> Any:
-    """`torch.load` of tensors and plain containers only; anything else is a UserError naming the file."""
+def torch_load(path: Path, mapped: bool = False) -> Any:
+    """`torch.load` of tensors and plain containers only; anything else is a UserError naming the file.
+
+    mapped: leave the numbers in the file until they are used, where its format allows it.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True,
+                          mmap=mapped and zipfile.is_zipfile(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, json.JSONDecodeError) as error:
+    except pickle.UnpicklingError as error:  # whose advice is to load it all the same
+        raise UserError(f"{path}: not a readable checkpoint of plain weights (it is damaged, or holds more "
+                        "than weights)") from error
+    except (RuntimeError, EOFError, OSError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint of plain weights ({reason})") from error
 

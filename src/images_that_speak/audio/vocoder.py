@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from ..errors import UserError, nearest
 from ..files import atomic_path, read_json, write_json
 from .griffin_lim import GriffinLim
-from .hifigan import HiFiGAN, fold_weight_norm, load_published
+from .hifigan import HiFiGAN, fold_weight_norm, load_published, published_files
 from .mel import MEL
 from .vocoder_base import CONFIG, Vocoder, load_strictly
 from .vocos import Vocos
@@ -33,15 +33,21 @@ def load_vocoder(source: str | Path = "griffin_lim") -> Vocoder:
     """
     if str(source) == "griffin_lim":
         return GriffinLim()
+    file = vocoder_file(source)
+    if file.name == WEIGHTS:
+        return _load_own(file.parent)
+    return load_published(file).eval().requires_grad_(False)
+
+
+def vocoder_file(source: str | Path) -> Path:
+    """The file of weights that `load_vocoder` reads. Raises UserError when nothing is there."""
     path = Path(source)
     if not path.exists():
         raise UserError(f"vocoder={source}: no such folder (expected griffin_lim or a vocoder's folder)."
                         f"{nearest(str(source), ['griffin_lim'])}")
     if path.is_dir() and not (path / CONFIG).exists() and (path / "vocoder" / CONFIG).exists():
         path = path / "vocoder"
-    if path.is_dir() and (path / WEIGHTS).exists():
-        return _load_own(path)
-    return load_published(path).eval().requires_grad_(False)
+    return path / WEIGHTS if (path / WEIGHTS).exists() else published_files(path)[1]
 
 
 def build_vocoder(architecture: str, config: dict[str, Any]) -> Vocoder:

@@ -14,7 +14,9 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from ..audio.hifigan import torch_load
 from ..config import first_line
+from ..diffusion.loading import LORA_FILE, UNFROZEN_FILE
 from ..errors import UserError
 from ..runs import open_run
 
@@ -61,22 +63,43 @@ def shortest(path: Path) -> str:
     return min(str(path), os.path.relpath(path), key=len)
 
 
-def weights(folder: Path) -> tuple[int | None, int]:
-    """(parameters, bytes) of the weights in a folder; parameters are None where a file does not tell.
+def weight_files(folder: Path) -> list[Path]:
+    """The files in a folder that loading it reads: safetensors, or pickled ones where there are none.
 
-    Only the headers of safetensors are read. Raises UserError on one that is cut off.
+    Copies in another precision have it within their names, as model.fp16.safetensors. Raises UserError when
+    there is no folder or no such file.
     """
-    parameters: int | None = 0
-    size = 0
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in (".safetensors", ".bin", ".pt"):
-            continue
-        size += path.stat().st_size
-        if path.suffix != ".safetensors":
-            parameters = None
-        elif parameters is not None:
-            parameters += sum(math.prod(entry["shape"]) for entry in header(path).values())
-    return parameters, size
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    named = [path for path in sorted(folder.iterdir()) if "." not in path.stem]
+    for suffixes in ((".safetensors",), (".bin", ".pt")):
+        if found := [path for path in named if path.suffix in suffixes]:
+            return found
+    raise UserError(f"{folder}: holds no weights")
+
+
+def shapes(folder: Path) -> dict[str, list[int]]:
+    """{name: shape} of the weights in a folder, of which no number is read.
+
+    Raises UserError on a file that is cut off or holds more than weights.
+    """
+    found: dict[str, list[int]] = {}
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors":
+            found |= {name: entry["shape"] for name, entry in header(path).items()}
+        else:
+            found |= {name: list(value.shape) for name, value in torch_load(path, mapped=True).items()}
+    return found
+
+
+def size(folder: Path) -> int:
+    """Bytes of the weights in a folder. Raises UserError as `weight_files`."""
+    return sum(path.stat().st_size for path in weight_files(folder))
+
+
+def weights(folder: Path) -> tuple[int, int]:
+    """(parameters, bytes) of the weights in a folder. Raises UserError as `shapes`."""
+    return sum(map(math.prod, shapes(folder).values())), size(folder)
 
 
 def header(path: Path) -> dict[str, Any]:
@@ -100,35 +123,54 @@ def header(path: Path) -> dict[str, Any]:
 
 
 def compare(module: Any, folder: Path) -> None:
-    """Whether the safetensors of `folder` hold the tensors of `module`, in their shapes.
+    """Whether the files of `folder` hold the parameters of `module`, in their shapes.
 
-    Files that do not tell their shapes are left to loading. Raises UserError naming the first difference.
+    Raises UserError naming the first difference.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    stored = {name: entry["shape"] for path in files for name, entry in header(path).items()}
-    for name, value in module.state_dict().items() if files else ():
-        if name not in stored:
+    stored = shapes(folder)
+    # Names of before, as the published weights have them, which the libraries translate when they load:
+    # Stable Diffusion's autoencoder says query where diffusers now says to_q.
+    if hasattr(module, "_fix_state_dict_keys_on_load"):
+        module._fix_state_dict_keys_on_load(stored)
+    stored = {name.removeprefix("text_model."): shape for name, shape in stored.items()}
+    for name, value in module.named_parameters():
+        found = stored.get(name.removeprefix("text_model."))
+        if found is None:
             raise UserError(f"{folder}: lacks {name}; the files are incomplete or of another model")
-        if stored[name] != list(value.shape):
-            raise UserError(f"{folder}: {name} is {stored[name]} (expected {list(value.shape)}, as "
+        if found != list(value.shape):
+            raise UserError(f"{folder}: {name} is {found} (expected {list(value.shape)}, as "
                             "config.json says)")
 
 
-def table(rows: Iterable[tuple[str, int | None, int | None]]) -> list[str]:
-    """Lines of a name, its parameters and its bytes, with a sum; None is not known."""
+def compare_lora(unet: Any, folder: Path) -> None:
+    """Whether a LoRA's layers, and what was trained whole beside them, are those of `unet`.
+
+    Raises UserError naming the first that is none.
+    """
+    known = {name: list(value.shape) for name, value in unet.named_parameters()}
+    for name, entry in header(folder / LORA_FILE).items():
+        layer, of, _ = name.removeprefix("unet.").partition(".lora_")
+        weight = known.get(f"{layer}.weight")
+        if of and weight is None:
+            raise UserError(f"{folder / LORA_FILE}: {layer} is no layer of the speech UNet; the LoRA is of "
+                            "another one")
+        if weight and name.endswith(".lora_A.weight") and entry["shape"][1:] != weight[1:]:
+            raise UserError(f"{folder / LORA_FILE}: {name} is {entry['shape']} where the speech UNet's "
+                            f"weight is {weight}; the LoRA is of another one")
+    whole = folder / UNFROZEN_FILE
+    for name, entry in header(whole).items() if whole.exists() else ():
+        if known.get(name) != entry["shape"]:
+            raise UserError(f"{whole}: {name} {entry['shape']} is no parameter of the speech UNet; the LoRA "
+                            "is of another one")
+
+
+def table(rows: Iterable[tuple[str, int, int]]) -> list[str]:
+    """Lines of a name, its parameters and its bytes, with a sum."""
     rows = list(rows)
-    width = max((len(name) for name, _, _ in rows), default=0)
-
-    def line(name: str, parameters: int | None, size: int | None) -> str:
-        count = "unknown" if parameters is None else f"{parameters:,}"
-        return f"{name:<{width}}  {count:>13} parameters" + ("" if size is None else f"  {megabytes(size)}")
-
-    lines = [line(*row) for row in rows]
     if len(rows) > 1:
-        counts, sizes = [row[1] for row in rows], [row[2] for row in rows]
-        lines.append(line("together", None if None in counts else sum(c for c in counts if c is not None),
-                          None if None in sizes else sum(s for s in sizes if s is not None)))
-    return lines
+        rows.append(("together", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+    width = max((len(name) for name, _, _ in rows), default=0)
+    return [f"{name:<{width}}  {count:>13,} parameters  {megabytes(held)}" for name, count, held in rows]
 
 
 def megabytes(size: int) -> str:

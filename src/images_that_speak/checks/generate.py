@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ..audio.vocoder import load_vocoder, vocoder_file
 from ..config import instantiate
 from ..diffusion.composition import BOTH, NO_PHONES
-from ..diffusion.estimate import estimate, on_meta
+from ..diffusion.estimate import estimate
 from ..diffusion.family import find_device
 from ..diffusion.generate import plan, read_settings, refuse_unused
 from ..diffusion.guidance import check_starts
-from ..diffusion.layout import USUAL_SIZE, Layout, download_command, find_weights
+from ..diffusion.layout import USUAL_SIZE, Layout, NotFetched, download_command, find_weights
 from ..diffusion.loading import DTYPES
 from ..diffusion.method import Job
+from ..diffusion.parts import parameters, parts
 from ..diffusion.sampling import make_scheduler
 from ..errors import UserError
-from ..networks.auffusion import condition_parts
-from ..networks.autoencoder import autoencoder_class
 from ..speech.phonemes import PAUSE
-from .findings import Findings, compare, counted, table, weights
+from .findings import Findings, compare, compare_lora, counted, size, table, weights
 from .readers import check_readers
 
 SHOWN = 5  # phrases whose phones are listed
@@ -40,7 +39,6 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         with found.step("pitch"):
             layout.check_pitch(cfg.pitch)
         _tell_weights(found, layout, branches, cfg.vocoder.path)
-        _compare_weights(found, layout, branches)
         jobs = _jobs(found, cfg, layout)
         _tell_steps(found, cfg, layout, len(jobs))
     check_readers(found, cfg)
@@ -50,14 +48,15 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
 def _layout(found: Findings, cfg: DictConfig) -> Layout | None:
     """The family's layout, or None when it is wrong or would have to be fetched."""
     absent = []
-    if "offline" in cfg.family and not cfg.family.offline:
+    if "offline" in cfg.family:
         for key in ("image", "speech"):
             try:
                 find_weights(cfg.family[key], f"family.{key}", offline=True)
             except UserError as error:
-                if "offline" not in str(error):
+                if isinstance(error, NotFetched) and not cfg.family.offline:
+                    absent.append(cfg.family[key])
+                else:
                     found.problems.append(str(error))
-                absent.append(cfg.family[key])
         if absent:
             found.tell("family", f"{cfg.family.name}: {' and '.join(absent)} would be fetched from the hub, "
                        f"about {len(absent) * USUAL_SIZE / 1e9:.1f} GB; phones, weights and network "
@@ -82,62 +81,48 @@ def _branches(found: Findings, cfg: DictConfig, layout: Layout | None) -> tuple[
     if method is not None and "composition" in method.unused:
         found.tell("method", f"{method.name} of {' and '.join(BOTH)}")
         return BOTH
+    compose = None
     with found.step("composition"):
         compose = instantiate(cfg.composition)
-        if layout is not None and getattr(compose, "needs_phones", False) and not layout.speaks_phonemes:
-            found.problems.append(f"composition: {NO_PHONES.format(type(compose).__name__)}")
-        if len(compose.branches) > 1:
+    if compose is None:
+        return ()
+    if layout is not None and getattr(compose, "needs_phones", False) and not layout.speaks_phonemes:
+        found.problems.append(NO_PHONES.format(type(compose).__name__))
+    if len(compose.branches) > 1:
+        with found.step("guidance"):
             check_starts({"image": cfg.guidance.image_start, "speech": cfg.guidance.audio_start})
-        found.tell("composition", f"{type(compose).__name__} of {' and '.join(compose.branches)}")
-        return compose.branches
-    return ()
+    found.tell("composition", f"{type(compose).__name__} of {' and '.join(compose.branches)}")
+    return compose.branches
 
 
 def _tell_weights(found: Findings, layout: Layout, branches: tuple[str, ...], vocoder: str | None) -> None:
-    """Parameters and bytes of every part that would be loaded."""
-    parts: dict[str, Path] = {}
-    for branch in branches:
-        parts[f"{branch} UNet"] = layout.unet[branch]
-        if branch in layout.text_encoder:
-            parts[f"{branch} text encoder"] = layout.text_encoder[branch]
-            if branch == "image" and layout.scene is not None:
-                parts["scene adapter"] = layout.scene
-        elif layout.adapter is not None:
-            parts["phoneme adapter"] = layout.adapter
-        elif layout.conditions is not None:
-            for i, entry in enumerate(condition_parts(layout.conditions)):
-                parts[f"text encoder {i}"] = layout.conditions / entry["text_encoder_name"]
-                parts[f"condition adapter {i}"] = layout.conditions / entry["condition_adapter_name"]
+    """Parameters and bytes of every part that would be loaded, and whether its files hold what it says.
+
+    Large networks are built without numbers; the vocoder, which is small, is loaded.
+    """
+    rows: list[tuple[str, int, int]] = []
+    unet = None
+    # Malformed conditions have been told with the family.
+    for name, part in parts(layout, branches).items():
+        with found.step(name):
+            module = part.build()
+            unet = module if name == "speech UNet" else unet
+            rows.append((name, parameters(module), size(part.folder)))
+            compare(module, part.folder)
     if layout.durations is not None:
-        parts["duration model"] = layout.durations
-    if layout.lora is not None and "speech" in branches:
-        parts["LoRA"] = layout.lora
-    parts["autoencoder"] = layout.vae
+        with found.step("duration model"):
+            rows.append(("duration model", *weights(layout.durations)))
+    if layout.lora is not None and unet is not None:
+        with found.step("LoRA"):
+            rows.append(("LoRA", *weights(layout.lora)))
+            compare_lora(unet, layout.lora)
     player = vocoder or layout.vocoder
     if str(player) != "griffin_lim":
-        parts["vocoder"] = Path(player)
-    rows = []
-    for name, folder in parts.items():
-        with found.step(name):
-            if not folder.is_dir():
-                raise UserError(f"{folder}: no such folder (the {name})")
-            parameters, size = weights(folder)
-            if not size:
-                raise UserError(f"{folder}: holds no weights (the {name})")
-            rows.append((name, parameters, size))
+        with found.step("vocoder"):
+            rows.append(("vocoder", parameters(load_vocoder(player)), vocoder_file(player).stat().st_size))
     found.tell("weights", *table(rows))
-    if "vocoder" not in parts:
+    if str(player) == "griffin_lim":
         found.tell("", "played by Griffin-Lim, which has no weights")
-
-
-def _compare_weights(found: Findings, layout: Layout, branches: tuple[str, ...]) -> None:
-    """Whether the files of the large networks hold what their configs, built without numbers, say."""
-    from diffusers import UNet2DConditionModel
-
-    parts = [(UNet2DConditionModel, layout.unet[branch]) for branch in branches]
-    with found.step("weights"):
-        for cls, folder in [*parts, (autoencoder_class(layout.vae), layout.vae)]:
-            compare(on_meta(cls, folder), folder)
 
 
 def _tell_steps(found: Findings, cfg: DictConfig, layout: Layout, samples: int) -> None:
@@ -145,8 +130,6 @@ def _tell_steps(found: Findings, cfg: DictConfig, layout: Layout, samples: int) 
     with found.step("scheduler"):
         options: Any = OmegaConf.to_container(cfg.scheduler, resolve=True)
         make_scheduler(schedule=layout.schedule, **options)
-    if found.problems:
-        return
     with found.step("guidance"):
         settings = read_settings(cfg, layout)
         together = min(cfg.batch_size, max(samples, 1))

@@ -11,13 +11,17 @@ from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ..audio.hifigan import load_published
 from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
 from ..diffusion.layout import find_part
+from ..diffusion.parts import parameters
 from ..errors import UserError
 from ..runs import export_folder
 from ..training.fit import check_strategy
 from ..training.matching import match
+from ..training.train import autoencoder_folder
+from ..training.vocoder import find_start
 from .findings import Findings, table
 from .jobs import JOBS
 
@@ -121,11 +125,6 @@ def _tell_networks(found: Findings, parts: Iterable[tuple[str, nn.Module]]) -> N
                    "optimiser, and feature maps beside them")
 
 
-def parameters(module: nn.Module, trained: bool = False) -> int:
-    """How many parameters a module has; with `trained` only those that training changes."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
-
-
 def _without_weights(node: Any) -> Any:
     """`node` with every network that would be read from a folder replaced by its `skeleton`."""
     if isinstance(node, list):
@@ -140,6 +139,10 @@ def _without_weights(node: Any) -> Any:
                 "path": str(folder)}
     if node.get("_target_") == "images_that_speak.training.pretrained.pretrained_text":
         return {"_target_": f"{__name__}.skeleton_text", "source": node["source"]}
+    if node.get("_target_") == "images_that_speak.training.vocoder.VocoderTraining" and node.get("start"):
+        file = find_start(node["start"], offline=True)
+        load_published(file)  # small enough to be read, and broken before it is trained
+        return {**node, "start": str(file)}
     if str(node.get("_target_", "")).endswith(".from_pretrained"):
         return {"_target_": f"{__name__}.skeleton", "target": node["_target_"],
                 "path": node["pretrained_model_name_or_path"]}
@@ -160,6 +163,8 @@ def _data(found: Findings, cfg: DictConfig) -> None:
             for name in ("phoneme_bert", "tokenizer"):
                 if part.get(name) is not None and not Path(part[name]).is_dir():
                     raise UserError(f"{key}.{name}={part[name]}: no such folder")
+            if part.get("autoencoder") is not None and part.get("latents") is not None:
+                autoencoder_folder(str(part["autoencoder"]), f"{key}.autoencoder", offline=True)
             for corpus in part.get("corpora") or ():
                 told.append(f"{len(Corpus.open(corpus)):,} clips of {corpus}")
             if str(part.get("_target_")).endswith(".PublishedClips"):

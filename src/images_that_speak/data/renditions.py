@@ -94,11 +94,7 @@ class Renditions:
 
         if self.autoencoder is None:
             return None
-        folder = Path(self.autoencoder)
-        if not (folder / "config.json").exists():
-            raise UserError(f"data.autoencoder={folder}: no such folder (expected an autoencoder's, with its "
-                            "config.json)")
-        return load_autoencoder(folder).eval()
+        return load_autoencoder(self.autoencoder).eval()
 
     @torch.no_grad()
     def _render(self, vae: Any, rows: range) -> np.ndarray:
@@ -125,13 +121,16 @@ class Renditions:
         return np.maximum(self.corpus.picture(row), drawing)
 
 
-def check_source(source: str, autoencoder: object, over: float) -> None:
+def check_source(source: str, autoencoder: str | Path | None, over: float) -> None:
     """Raise UserError when these do not say which pictures are meant."""
     if source not in SOURCES:
         raise UserError(f"data.mel_source={source}: expected one of {', '.join(SOURCES)}."
                         f"{nearest(source, SOURCES)}")
     if source == "autoencoder" and autoencoder is None:
         raise UserError("data.mel_source=autoencoder: whose? (expected data.autoencoder=DIR)")
+    if source != "ground_truth" and autoencoder is not None and not Path(autoencoder, "config.json").exists():
+        raise UserError(f"data.autoencoder={autoencoder}: no such folder (expected an autoencoder's, with "
+                        "its config.json)")
     if not 0 <= over <= 1:
         raise UserError(f"data.over={over}: expected a share in [0, 1]")
 

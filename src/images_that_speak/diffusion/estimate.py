@@ -1,7 +1,7 @@
 """What a generation will take of memory and time, before a weight is read.
 
-The networks are built on torch's meta device, where tensors have shapes and no numbers, and called once
-there: their operations are counted, and the bytes of what lives between them.
+The networks are built without their numbers and called once: their operations are counted, and the bytes of
+what lives between them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ..errors import UserError
 from ..files import read_json
-from ..networks.autoencoder import autoencoder_class
 from .family import find_device
 from .layout import Layout
 from .loading import DTYPES
+from .parts import parameters, parts
 
 LARGE = 1 << 30  # bytes of UNets from which on a generation says what it takes
 
@@ -94,19 +92,11 @@ def cost(module: nn.Module, *args: Any, call: Callable[..., Any] | None = None, 
     return Cost(counted.flops, counted.peak)
 
 
-def on_meta(cls: Any, folder: Path) -> Any:
-    """The network whose config lies in `folder`, without its weights. Raises UserError when there is none."""
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
-    with torch.device("meta"):
-        return cls.from_config(cls.load_config(str(folder), local_files_only=True)).eval()
-
-
 @dataclass(frozen=True)
 class Estimate:
     """Of a generation.
 
-    weights: bytes of the UNets and the autoencoder; 0 where they wait in the CPU's memory. maps: bytes of
+    weights: bytes of the networks' weights; 0 where they wait in the CPU's memory. maps: bytes of
     feature maps at the fullest moment. flops: of one sample, decoding included.
     """
 
@@ -146,10 +136,9 @@ def estimate(layout: Layout, branches: tuple[str, ...], evaluations: int, batch_
 
     Raises UserError when a network cannot be built from its config.
     """
-    from diffusers import UNet2DConditionModel
-
+    built: dict[str, Any] = {name: part.build() for name, part in parts(layout, branches).items()}
     width, known = DTYPES[dtype].itemsize, {}
-    costs, weights = [], 0
+    costs = []
     channels, height, columns = layout.latent_shape
     with torch.device("meta"):
         latents = torch.empty(2, channels, height, columns)
@@ -159,18 +148,16 @@ def estimate(layout: Layout, branches: tuple[str, ...], evaluations: int, batch_
         config = {key: value for key, value in read_json(layout.unet[branch] / "config.json").items()
                   if not key.startswith("_")}
         if repr(config) not in known:
-            unet = on_meta(UNet2DConditionModel, layout.unet[branch])
+            unet = built[f"{branch} UNet"]
             tokens = torch.empty(2, 77, unet.config.cross_attention_dim, device="meta")
-            found = cost(unet, latents, times, tokens, fused=layout.running.attention in ("sdpa", "xformers"))
-            known[repr(config)] = found, sum(p.numel() for p in unet.parameters())
-        found, parameters = known[repr(config)]
-        costs.append(found)
-        weights += parameters * width
-    vae = on_meta(autoencoder_class(layout.vae), layout.vae)
+            known[repr(config)] = cost(unet, latents, times, tokens,
+                                       fused=layout.running.attention in ("sdpa", "xformers"))
+        costs.append(known[repr(config)])
+    vae = built["autoencoder"]
     if layout.running.vae_tiling and hasattr(vae, "enable_tiling"):
         vae.enable_tiling()
     decoding = cost(vae, one, call=vae.decode)
-    weights = 0 if layout.running.offload else weights + sum(p.numel() for p in vae.parameters()) * width
+    weights = 0 if layout.running.offload else width * sum(map(parameters, built.values()))
     dearest = max(costs, key=lambda found: found.flops)
     maps = max(dearest.bytes * batch_size * width // 4, decoding.bytes * width // 4)
     return Estimate(weights, maps, dearest.flops * evaluations // 2 + decoding.flops)

@@ -214,11 +214,16 @@ def download_command(name: str) -> str:
     return f"hf download {repository}{at}{left_out} --local-dir {repository.rpartition('/')[2]}"
 
 
-def find_weights(name: str, key: str, offline: bool = False) -> Path:
+class NotFetched(UserError):
+    """Weights of the hub that are not in its cache, where the hub may not be asked."""
+
+
+def find_weights(name: str, key: str, offline: bool = False, patterns: Sequence[str] = FETCHED) -> Path:
     """A local folder, or a repository of the hub (owner/name or owner/name@revision), fetched once and then
     found in its cache.
 
-    Raises UserError, naming the key and the command that fetches it, when it is neither or cannot be had.
+    patterns: of the files that are fetched. Raises UserError, naming the key and the command that fetches it,
+    when it is neither or cannot be had.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -234,11 +239,12 @@ def find_weights(name: str, key: str, offline: bool = False) -> Path:
               f"{USUAL_SIZE / 1e9:.1f} GB; then give {key}=<that folder>")
     try:
         return Path(snapshot_download(repository, revision=revision, local_files_only=offline,
-                                      allow_patterns=list(FETCHED)))
+                                      allow_patterns=list(patterns)))
     except LocalEntryNotFoundError as error:
-        told = ("not in the hub's cache, and family.offline=true" if offline
-                else "cannot be fetched (no network?)")
-        raise UserError(f"{key}={name}: {told}.{advice}") from error
+        if offline:
+            raise NotFetched(f"{key}={name}: not in the hub's cache, and the hub is not asked.{advice}"
+                             ) from error
+        raise UserError(f"{key}={name}: cannot be fetched (no network?).{advice}") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(f"{key}={name}: cannot be fetched ({str(error).splitlines()[0]}).{advice}") from error
 
@@ -251,7 +257,9 @@ def find_part(name: str, key: str, offline: bool = False) -> Path:
     if name.count("/") != 2 or name.startswith((".", "/", "~")):
         raise UserError(f"{key}={name}: no such folder (expected one, or owner/name/{part or 'unet'} on the "
                         "hub)")
-    return _there(find_weights(root, key, offline) / part, "part of a pipeline in diffusers layout")
+    # A vocoder is small, and played without the rest.
+    patterns = ("vocoder/*",) if part == "vocoder" else FETCHED
+    return _there(find_weights(root, key, offline, patterns) / part, "part of a pipeline in diffusers layout")
 
 
 def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None, adapter: str | None = None,
@@ -284,8 +292,14 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
     for key, folder in (("adapter", adapter), ("durations", durations), ("phoneme_bert", phoneme_bert)):
         if folder is not None:
             _there(Path(folder), f"the folder that family.{key} names")
-    roots = {"image": find_weights(image, "family.image", offline),
-             "speech": find_weights(speech, "family.speech", offline)}
+    roots, absent = {}, []
+    for branch, source in (("image", image), ("speech", speech)):
+        try:
+            roots[branch] = find_weights(source, f"family.{branch}", offline)
+        except UserError as error:
+            absent.append(str(error))
+    if absent:
+        raise UserError("\n".join(absent))
     told = "part of a Stable Diffusion pipeline in diffusers layout"
     conditions = roots["speech"] if adapter is None and (roots["speech"] / CONDITIONS).exists() else None
     if conditions is not None:

@@ -45,10 +45,13 @@ def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     # A bar for each part, gone in a moment, is noise before the one that matters.
     logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
+    # Where there are none diffusers would say so as if it were an error; pickled ones are read as plain
+    # weights.
+    safe = any(folder.glob("*.safetensors"))
     with reading(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded, info = cls.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True,
-                                           output_loading_info=True)
+                                           use_safetensors=safe, output_loading_info=True)
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"{folder}: lacks {len(missing)} weights, {missing[0]} among them; "
                         "the file is truncated or of another model")
@@ -70,8 +73,8 @@ def apply_lora(unet: Any, folder: Path) -> None:
         unet.fuse_lora()
 
 
-def load_adapter(folder: Path, dtype: torch.dtype) -> Any:
-    """The phoneme adapter saved in `folder`, of the class that its config names."""
+def adapter_class(folder: Path) -> Any:
+    """The class of the phoneme adapter saved in `folder`. Raises UserError when there is no such class."""
     from ..networks.adapters import ADAPTERS
 
     classes = {cls.__name__: cls for cls in ADAPTERS.values()}
@@ -79,4 +82,9 @@ def load_adapter(folder: Path, dtype: torch.dtype) -> Any:
     if name not in classes:
         raise UserError(f"{folder}/config.json: _class_name {name!r} (expected one of {', '.join(classes)})."
                         f"{nearest(name, classes)}")
-    return load_model(classes[name], folder, dtype)
+    return classes[name]
+
+
+def load_adapter(folder: Path, dtype: torch.dtype) -> Any:
+    """The phoneme adapter saved in `folder`, of the class that its config names."""
+    return load_model(adapter_class(folder), folder, dtype)

@@ -7,6 +7,7 @@ blended.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -43,6 +44,9 @@ class Running:
         if self.compile is not None and self.compile not in COMPILE:
             raise UserError(f"family.running.compile={self.compile!r}: expected null or one of "
                             f"{', '.join(COMPILE)}.{nearest(self.compile, COMPILE)}")
+        if self.attention == "xformers" and find_spec("xformers") is None:
+            raise UserError("family.running.attention=xformers: the package xformers is not installed "
+                            "(family.running.attention=sdpa needs nothing)")
         if self.compile is not None and self.offload:
             raise UserError(f"family.running.compile={self.compile}, family.running.offload=true: layers "
                             "that move cannot be compiled; give one of them")

@@ -40,14 +40,19 @@ class ConditionAdapter(nn.Module):
         return self.norm(self.proj(x))
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> ConditionAdapter:
-        """The adapter of a published folder. Raises UserError on files that do not fit."""
+    def from_config(cls, folder: Path) -> ConditionAdapter:
+        """A new one of the size that a published folder says. Raises UserError when it says none."""
         config = read_json(folder / "config.json")
         try:
-            adapter = cls(int(config["condition_dim"]), int(config["cross_attention_dim"]))
+            return cls(int(config["condition_dim"]), int(config["cross_attention_dim"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / 'config.json'}: {error} missing or malformed (expected condition_dim "
                             "and cross_attention_dim)") from error
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> ConditionAdapter:
+        """The adapter of a published folder. Raises UserError on files that do not fit."""
+        adapter = cls.from_config(folder)
         load_strictly(adapter, torch_load(folder / "condition_adapter.pt"), folder / "condition_adapter.pt")
         return adapter
 
@@ -72,6 +77,22 @@ def condition_parts(root: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def encoder_class(folder: Path) -> Any:
+    """The class of transformers that loads a folder's text encoder. Raises UserError on another kind."""
+    import transformers
+
+    kinds: dict[str, Any] = {
+        "CLIPTextModel": transformers.CLIPTextModel, "T5EncoderModel": transformers.T5EncoderModel,
+        "ClapTextModelWithProjection": transformers.ClapTextModelWithProjection}
+    config = folder / "config.json"
+    names = read_json(config).get("architectures") or [None]
+    # T5's config may name the whole model; only its encoder is wanted.
+    name = "T5EncoderModel" if str(names[0]).startswith("T5") else names[0]
+    if name not in kinds:
+        raise UserError(f"{config}: architectures {names} (expected one of {', '.join(kinds)})")
+    return kinds[name]
+
+
 class AdaptedTextConditioner(nn.Module):
     """Captions → tokens of every encoder through its adapter, one after the other; nothing said is all zeros.
 
@@ -88,22 +109,14 @@ class AdaptedTextConditioner(nn.Module):
     @classmethod
     def from_pretrained(cls, root: Path, dtype: torch.dtype = torch.float32) -> AdaptedTextConditioner:
         """The conditions of a published folder. Raises UserError on an encoder of another kind."""
-        import transformers
+        from transformers import AutoTokenizer
 
-        kinds: dict[str, Any] = {
-            "CLIPTextModel": transformers.CLIPTextModel, "T5EncoderModel": transformers.T5EncoderModel,
-            "ClapTextModelWithProjection": transformers.ClapTextModelWithProjection}
         encoders, adapters, tokenizers, lengths = [], [], [], []
         for entry in condition_parts(root):
             folder = root / entry["text_encoder_name"]
-            config = folder / "config.json"
-            names = read_json(config).get("architectures") or [None]
-            # T5's config may name the whole model; only its encoder is wanted.
-            name = "T5EncoderModel" if str(names[0]).startswith("T5") else names[0]
-            if name not in kinds:
-                raise UserError(f"{config}: architectures {names} (expected one of {', '.join(kinds)})")
-            encoders.append(kinds[name].from_pretrained(str(folder), dtype=dtype, local_files_only=True))
-            tokenizers.append(transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
+            encoders.append(encoder_class(folder).from_pretrained(str(folder), dtype=dtype,
+                                                                  local_files_only=True))
+            tokenizers.append(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
             adapter = ConditionAdapter.from_pretrained(root / entry["condition_adapter_name"])
             adapters.append(adapter.to(dtype))
             lengths.append(int(entry.get("condition_max_length", 77)))

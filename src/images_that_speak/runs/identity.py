@@ -27,6 +27,8 @@ READ = (".png", ".npy", ".wav", ".flac")
 # Folders of weights, which count by their content too; a family of the hub's is a name.
 FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme_bert")
 WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")
+# The files there that decide what is computed: of transformers, of diffusers, and of published checkpoints.
+DECISIVE = ("*.safetensors", "*.json", "*.pt", "*.bin", "*.t7", "*.yml", "*.txt", "*.model", "g_????????")
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
 
 
@@ -54,9 +56,9 @@ def identify(cfg: DictConfig, task: str) -> Identity:
     inputs = (*INPUTS, *(f"metrics.{name}.reference" for name in cfg.get("metrics") or ()))
     content = {key: seen for key in inputs if (seen := _content(OmegaConf.select(cfg, key)))}
     for key in WEIGHTS if task in ("generate", "evaluate") else ():
-        folder = OmegaConf.select(cfg, key)
-        if folder is not None and Path(folder).is_dir():
-            content[key] = weights_fingerprint(Path(folder))
+        where = OmegaConf.select(cfg, key)
+        if where is not None and Path(where).exists():
+            content[key] = weights_fingerprint(Path(where))
     counted = {key: value for key, value in changed.items() if key not in content}
     digest = content_hash({"task": task, "changed": counted, "content": content}, 10)
     return Identity(task, digest, _readable(changed, task), changed)
@@ -78,16 +80,21 @@ def _content(value: Any) -> str | None:
     return content_hash([str(path.resolve()), files])
 
 
-def weights_fingerprint(folder: Path) -> str:
-    """12 hex digits that change when the weights or their configurations do."""
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix in (".safetensors", ".json", ".pt", ".bin")]
+def weights_fingerprint(path: Path) -> str:
+    """12 hex digits that change when the weights or their configurations do.
+
+    path: a folder, or one checkpoint, which has its config.json beside it.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = folder.rglob("*") if path.is_dir() else (path, folder / "config.json")
+    files = [p for p in sorted(found) if p == path or any(p.match(name) for name in DECISIVE) and p.is_file()]
     return _fingerprint(tuple((p, p.relative_to(folder), p.stat().st_size, p.stat().st_mtime_ns)
                               for p in files))
 
 
 def by_content(value: Any) -> Any:
-    """The fingerprint of the weights in the folder `value`; what is no folder, as it is."""
-    return weights_fingerprint(Path(value)) if isinstance(value, str) and Path(value).is_dir() else value
+    """The fingerprint of the weights at the path `value`; what is no path, as it is."""
+    return weights_fingerprint(Path(value)) if isinstance(value, str) and Path(value).exists() else value
 
 
 def family_fingerprint(section: Mapping[str, Any]) -> str:

@@ -76,7 +76,8 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     data = instantiate(cfg.data)
     match(module, data)
     if isinstance(data, PictureData):
-        prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"), device=cfg.device)
+        prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"), device=cfg.device,
+                        offline=bool(OmegaConf.select(cfg, "model.unet.offline")))
         prepare_embeddings(data)
         prepare_pitch(data, hasattr(getattr(module, "conditioner", None), "own_loss"))
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
@@ -143,17 +144,18 @@ class Repeated:
         return len(self.batches)
 
 
-def prepare_latents(data: PictureData, bf16: bool = False, device: str = "cpu") -> None:
+def prepare_latents(data: PictureData, bf16: bool = False, device: str = "cpu",
+                    offline: bool = False) -> None:
     """Encode what the data module's datasets read as cached latents, where that is not done yet.
 
-    Their `autoencoder` is a folder, or owner/name/vae on the hub; the mean and deviation that its config
-    tells become theirs.
+    Their `autoencoder` is a folder, or owner/name/vae on the hub, which is not asked when `offline`; the mean
+    and deviation that its config tells become theirs.
     """
     place = find_device(device)
-    for dataset in (data.train, data.valid):
+    for name, dataset in (("train", data.train), ("valid", data.valid)):
         if dataset is None or dataset.latents is None:
             continue
-        folder = autoencoder_folder(str(dataset.autoencoder))
+        folder = autoencoder_folder(str(dataset.autoencoder), f"data.{name}.autoencoder", offline)
         vae = load_autoencoder(folder)
         latents, dataset.latents = dataset.latents, None
         dataset.open()  # with its pictures; not all that it reads beside them may be there yet
@@ -165,14 +167,17 @@ def prepare_latents(data: PictureData, bf16: bool = False, device: str = "cpu") 
         vae.to("cpu")
 
 
-def autoencoder_folder(name: str) -> Path:
-    """The folder of an autoencoder. Raises UserError when it is neither there nor to be had from the hub."""
+def autoencoder_folder(name: str, key: str, offline: bool = False) -> Path:
+    """The folder of an autoencoder, which `key` names.
+
+    Raises UserError when it is neither there nor to be had from the hub.
+    """
     folder = Path(name)
     if (folder / "config.json").exists():
         return folder
     if name.count("/") == 2 and not name.startswith("/"):
-        return find_part(name, "data.train.autoencoder")
-    raise UserError(f"data: autoencoder {folder}: no such folder (train it first: "
+        return find_part(name, key, offline)
+    raise UserError(f"{key}={folder}: no such folder (train it first: "
                     "python train.py experiment=pocket/autoencoder)")
 
 

@@ -32,8 +32,9 @@ from ..audio.hifigan import (
     torch_load,
 )
 from ..audio.mel import LogMel
-from ..audio.vocoder import build_vocoder, save_vocoder
+from ..audio.vocoder import WEIGHTS, build_vocoder, save_vocoder, vocoder_file
 from ..audio.vocoder_base import load_strictly
+from ..diffusion.layout import find_part
 from ..errors import UserError
 from ..files import atomic_path
 from ..networks.discriminators import (
@@ -83,6 +84,20 @@ class ReadBack(L.Callback):
         pl_module.log("valid/wer", corpus_wer(texts, heard))
 
 
+def find_start(start: str, offline: bool = False) -> Path:
+    """The checkpoint that `model.start` names: a file g_<steps>, a folder with one or with vocoder.pt, the
+    folder above that, or owner/name/vocoder on the hub.
+
+    Raises UserError when there is none, or one that has no weight norm to be trained with.
+    """
+    path = Path(start)
+    file = vocoder_file(path if path.is_file() else find_part(start, "model.start", offline))
+    if file.name == WEIGHTS:
+        raise UserError(f"model.start={start}: {WEIGHTS} is made for playing (expected a published "
+                        "HiFi-GAN's vocoder.pt or g_<steps>)")
+    return file
+
+
 def _nothing() -> None:
     return None
 
@@ -97,9 +112,9 @@ class VocoderTraining(L.LightningModule):
 
     Args:
         architecture: `hifigan` or `vocos`; `generator` holds its settings.
-        start: a published HiFi-GAN to go on from, such as Auffusion's folder `vocoder` or a run's: its
-            generator, whose settings are then its own config.json's, and whatever else it kept of its
-            training.
+        start: a published HiFi-GAN to go on from, such as Auffusion's folder `vocoder` or a run's (see
+            `find_start`): its generator, whose settings are then its own config.json's, and whatever else it
+            kept of its training.
         discriminator_width: multiplies the discriminators' channels; 1 is as published.
         decay: of the learning rates after every `epoch_steps` steps (809 is LJSpeech in batches of 16).
         pretrain_mel_steps: so many first steps without discriminators, on the other two losses alone, which
@@ -121,7 +136,7 @@ class VocoderTraining(L.LightningModule):
             if architecture != "hifigan":
                 raise UserError(f"model.start={start}: a HiFi-GAN (expected model.architecture=hifigan, got "
                                 f"{architecture})")
-            generator = read_generator_config(published_files(Path(start))[0])
+            generator = read_generator_config(published_files(find_start(start))[0])
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.generator = build_vocoder(architecture, dict(generator or {}))
@@ -134,7 +149,7 @@ class VocoderTraining(L.LightningModule):
     def setup(self, stage: str) -> None:
         # Before Lightning restores a checkpoint: a resumed run has its own weights again.
         if stage == "fit" and self.hparams["start"] is not None:
-            self.load_published(self.hparams["start"])
+            self.load_published(find_start(self.hparams["start"]))
 
     def on_fit_start(self) -> None:
         # It advises to store the weights from before the step, which would not resume exactly.
