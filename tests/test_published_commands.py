@@ -81,7 +81,8 @@ def composed(task: str, words: list[str], work: Path, logs: str = "logs") -> Dic
     line = " ".join(words)
     if task == "generate":
         more = [f"family.image={work}/sd", f"family.speech={work}/auffusion", "num_samples=1", "reader=none",
-                f"steps={1 if 'method=sds' in line else 2}",
+                *(["steps=1", "method.features=4", "method.hidden=8"] if "method=sds" in line
+                  else ["steps=2"]),
                 *([f"prompts={work}/pairs.csv"] if "prompts=" in line else [])]
     elif task == "corpus":
         more = ["data.prompts=3", "data.verify=0", f"data.root={work}/built{len(words)}",
