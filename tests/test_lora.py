@@ -69,6 +69,21 @@ def loaded(pocket: Path, lora: Path | None) -> torch.Tensor:
     return estimates(family.predictors["speech"], family.conditioners["speech"])
 
 
+def test_each_kind_of_parameter_has_its_own_learning_rate(pocket):
+    family = speech_parts(pocket)
+    module = LatentDiffusionTraining(
+        family.predictors["speech"].unet, family.conditioners["speech"], warmup=0, lr=1e-4,
+        conditioner_lr=1e-3,
+        lora=LoraSettings(rank=2, targets=TARGETS, unfreeze=("mid_block",), unfreeze_lr=2e-5))
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    optimizer = module.configure_optimizers()["optimizer"]
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == {name for name, p in module.named_parameters() if p.requires_grad}
+    for name, rate in rates.items():
+        assert rate == (1e-3 if name.startswith("conditioner.") else 1e-4 if "lora_" in name else 2e-5), name
+    assert set(rates.values()) == {1e-3, 1e-4, 2e-5}
+
+
 def test_what_is_loaded_is_what_was_trained(pocket, trained, tmp_path):
     module, folder = trained
     expected = estimates(module.predictor, module.conditioner)
