@@ -6,18 +6,18 @@ import json
 import logging
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from machine import needs_font
 from safetensors.torch import load_file
 
 from images_that_speak import config
 from images_that_speak.config import locate
 from images_that_speak.data.captions import captions
-from images_that_speak.data.emoji import FONT, concepts
+from images_that_speak.data.emoji import concepts
 from images_that_speak.data.tokenizer import build_tokenizer
 from images_that_speak.data.windows import Windows
 from images_that_speak.errors import UserError
@@ -31,7 +31,6 @@ from images_that_speak.training.clip import (
     train_clip,
 )
 
-needs_font = pytest.mark.skipif(not Path(FONT).exists(), reason="needs Debian's fonts-noto-color-emoji")
 TINY = ClipSettings(steps=4, batch_size=8, pixels=32, width=8, embed_dim=32, text_width=64, text_layers=1,
                     warmup=2, ramp=2, checkpoint_every=2, precision="32-true")
 

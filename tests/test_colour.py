@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from machine import needs_font
 from omegaconf import OmegaConf
 from PIL import Image
 from tiny_family import tiny_pocket_family, tiny_stable_diffusion, tiny_text_encoder, tiny_tokenizer
@@ -20,7 +21,7 @@ from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.colour import run as module
 from images_that_speak.colour.run import colour
 from images_that_speak.data.coloured import ColouredWindows
-from images_that_speak.data.emoji import FONT, concepts, drawing
+from images_that_speak.data.emoji import concepts, drawing
 from images_that_speak.data.manifest import write_manifest
 from images_that_speak.data.pictures import scaled
 from images_that_speak.diffusion.colorization import (
@@ -44,8 +45,6 @@ from images_that_speak.resources import ROOT
 from images_that_speak.scoring.evaluate import load_readers
 from images_that_speak.training.colour import error, train_colour
 
-needs_font = pytest.mark.skipif(not Path(FONT).exists(),
-                                reason="needs Debian's fonts-noto-color-emoji (make setup)")
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
             "beta_schedule": "scaled_linear", "set_alpha_to_one": True, "timestep_spacing": "trailing"}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from machine import needs_font
 from omegaconf import DictConfig, OmegaConf
 from tiny_family import tiny_pocket_family
 
@@ -23,15 +24,11 @@ from images_that_speak.checks import evaluate as check_evaluate
 from images_that_speak.checks import generate as check_generate
 from images_that_speak.checks import train as check_train
 from images_that_speak.checks.findings import Findings, header, weights
-from images_that_speak.data.emoji import FONT
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.resources import CONFIGS, OWN_CONFIGS, ROOT, choices, groups
 from images_that_speak.training.train import Repeated, train
-
-needs_font = pytest.mark.skipif(not Path(FONT).exists(),
-                                reason="needs Debian's fonts-noto-color-emoji (make setup)")
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machine import needs_flite
 
 from images_that_speak.audio.mel import MEL
 from images_that_speak.data import clips
@@ -374,7 +375,7 @@ def test_opening_what_is_no_corpus_is_one_clear_error(copy, tmp_path):
         Corpus.open(copy)
 
 
-@pytest.mark.skipif(shutil.which("flite") is None, reason="Debian's flite is not installed")
+@needs_flite
 def test_the_command_builds_a_corpus(tmp_path):
     command = [sys.executable, "-m", "images_that_speak.data", f"data.root={tmp_path / 'made'}",
                "data.prompts=2", "data.workers=1"]

@@ -9,10 +9,10 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from machine import needs_font
 
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture
 from images_that_speak.audio.picture import quantise
-from images_that_speak.data.emoji import FONT
 from images_that_speak.data.manifest import write_manifest
 from images_that_speak.data.utterances import SYMBOLS, SpokenWindows, UtteranceData
 from images_that_speak.errors import UserError
@@ -202,7 +202,7 @@ def test_edits() -> None:
         assert edits([1, 2, 3], heard) == count
 
 
-@pytest.mark.skipif(not Path(FONT).exists(), reason="needs Debian's fonts-noto-color-emoji (make setup)")
+@needs_font
 def test_windows_are_changed_but_not_what_is_said(corpus: Path) -> None:
     """Every change by chance happens in some window; each window is a function of its number."""
     windows = SpokenWindows([corpus], 12, frames=200, seed=2, played=0.5)

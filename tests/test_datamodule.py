@@ -13,6 +13,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from machine import needs_font
 from torch import nn
 
 from images_that_speak.audio.mel import MEL
@@ -24,15 +25,12 @@ from images_that_speak.data.datamodule import (
     batch_loader,
     rolled,
 )
-from images_that_speak.data.emoji import FONT
 from images_that_speak.data.latents import LatentCache, autoencoder_hash, cache_latents, shared_statistics
 from images_that_speak.data.manifest import write_manifest
 from images_that_speak.data.published import PublishedClips
 from images_that_speak.errors import UserError
 from images_that_speak.speech.alignment import frame_phones
 from images_that_speak.speech.phonemes import PAUSE, PHONE_IDS
-
-needs_font = pytest.mark.skipif(not Path(FONT).exists(), reason="no emoji font (make setup)")
 
 
 class Averages(nn.Module):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import jiwer
 import numpy as np
 import pytest
+from machine import needs_flite
 
 from images_that_speak.audio.mel import MEL
 from images_that_speak.errors import UserError
 from images_that_speak.resources import words
 from images_that_speak.scoring.heard import PocketsphinxReader, WhisperReader
-
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="needs Debian's flite (make setup)")
 
 
 @pytest.fixture(scope="module")

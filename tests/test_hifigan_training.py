@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from machine import needs_font
 from omegaconf import DictConfig
 from tiny_family import tiny_stable_diffusion
 from torch.nn.utils import weight_norm as old_weight_norm
@@ -26,7 +27,6 @@ from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture, picture_
 from images_that_speak.audio.picture import quantise
 from images_that_speak.audio.vocoder import load_vocoder, save_vocoder
 from images_that_speak.checks import train as check_train
-from images_that_speak.data.emoji import FONT
 from images_that_speak.data.manifest import Corpus, write_manifest
 from images_that_speak.data.pictures import PictureSampler
 from images_that_speak.data.renditions import Renditions
@@ -329,7 +329,7 @@ def test_decoded_pictures_are_what_the_autoencoder_gives_back(corpus: Path, auto
         Renditions(clips, "autoencoder", tmp_path / "train", tmp_path / "other").prepare()
 
 
-@pytest.mark.skipif(not Path(FONT).exists(), reason="the emoji font is not installed")
+@needs_font
 def test_drawings_are_laid_beside_or_over_the_words(corpus: Path, tmp_path: Path) -> None:
     clips = Corpus.open(corpus, "train")
     for over in (0.0, 1.0):
@@ -400,7 +400,7 @@ def tiny_experiment(corpus: Path, tmp_path: Path, *overrides: str) -> DictConfig
 
 @pytest.mark.parametrize("source", [
     "ground_truth", "autoencoder",
-    pytest.param("joint", marks=pytest.mark.skipif(not Path(FONT).exists(), reason="needs the emoji font"))])
+    pytest.param("joint", marks=needs_font)])
 def test_the_experiment_goes_on_from_auffusion_s_vocoder(corpus: Path, autoencoder: Path, tmp_path: Path,
                                                          source: str) -> None:
     """From the pipeline's folder to a vocoder that plays, with every figure of the validation."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from machine import needs_flite
 from test_evaluate import compose, make_run, stand_ins  # noqa: F401
 from tokenizers import pre_tokenizers
 from transformers import (
@@ -55,7 +56,6 @@ from images_that_speak.scoring.sets import (
 )
 from images_that_speak.speech.tts import TTS, Phone, SpeechError, Utterance
 
-needs_flite = pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed (make setup)")
 BLACK = np.zeros((256, 1024), np.uint8)
 
 

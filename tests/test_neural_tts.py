@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from machine import needs_flite
 
 from images_that_speak.errors import UserError
 from images_that_speak.speech import neural
@@ -21,8 +21,6 @@ from images_that_speak.speech.forced import PocketsphinxAligner, align_emissions
 from images_that_speak.speech.neural import Kokoro, Piper, SpeechT5, Tacotron2
 from images_that_speak.speech.phonemes import text_to_phones
 from images_that_speak.speech.tts import Flite, Phone, SpeechError
-
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="Debian's flite is not installed")
 
 
 def even(wave: np.ndarray, text: str) -> list[Phone]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
+from machine import needs_flite
 from nbclient import NotebookClient
 
 from images_that_speak.resources import ROOT
@@ -34,10 +34,11 @@ def test_there_are_four() -> None:
         "guidance_sweep", "inside_a_step", "lora_voice", "quick_start"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [
+    # One of them has a voice speak a corpus.
+    pytest.param(path, id=path.stem, marks=[needs_flite] if path.stem == "lora_voice" else [])
+    for path in NOTEBOOKS])
 def test_a_notebook_runs(path: Path, client: NotebookClient) -> None:
-    if path.stem == "lora_voice" and not shutil.which("flite"):
-        pytest.skip("flite is not installed (make setup)")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
     client.nb = notebook

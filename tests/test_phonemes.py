@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from machine import needs_flite
 
 from images_that_speak.errors import UserError
 from images_that_speak.resources import words
@@ -95,7 +95,7 @@ def test_dictionary_and_conventions():
         to_ipa(["q"])
 
 
-@pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed (make setup)")
+@needs_flite
 def test_the_vocabulary_is_said_as_flite_says_it(tmp_path):
     for word in random.Random(0).sample(words(), 25):
         done = subprocess.run(["flite", "-voice", "slt", "-psdur", "-t", word, "-o", str(tmp_path / "a.wav")],

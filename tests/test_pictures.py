@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from machine import needs_font
 from scipy import ndimage
 
 from images_that_speak.data.captions import (
@@ -17,12 +17,10 @@ from images_that_speak.data.captions import (
     held_out_captions,
     test_captions,
 )
-from images_that_speak.data.emoji import FONT, concepts, drawing
+from images_that_speak.data.emoji import concepts, drawing
 from images_that_speak.data.pictures import HEIGHT, WIDTH, PictureSampler, place
 from images_that_speak.data.tokenizer import CONTEXT, build_tokenizer
 from images_that_speak.errors import UserError
-
-needs_font = pytest.mark.skipif(not Path(FONT).exists(), reason="needs Debian's fonts-noto-color-emoji")
 
 
 def test_concepts_are_many_and_named_once():

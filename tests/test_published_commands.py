@@ -11,6 +11,7 @@ import numpy as np
 import pandas
 import pytest
 from diffusers import UNet2DConditionModel
+from machine import needs_flite
 from omegaconf import DictConfig
 from test_datamodule import make_corpus
 from test_logging import inspect
@@ -117,7 +118,9 @@ def test_the_page_has_commands() -> None:
         assert any(program in command for command in theirs), program
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [
+    pytest.param(command, marks=[needs_flite] if "images_that_speak.data" in command else [])
+    for command in COMMANDS])
 def test_a_published_command_runs(
         command: str, work: Path, request: pytest.FixtureRequest, tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,8 +154,6 @@ def test_a_published_command_runs(
             assert logged["summary"]["samples"]["nrows"] == 1
             assert all(result[key] == logged["summary"][key] for key in ("valid/wer", "valid/clip"))
     elif program == "images_that_speak.data":
-        if not shutil.which("flite"):
-            pytest.skip("flite is not installed (make setup)")
         build_from_config(composed("corpus", words, work))
         assert len(Corpus.open(work / f"built{len(words)}")) == 3
     elif program == "images_that_speak.diffusion.export":

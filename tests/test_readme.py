@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from machine import HAS_FLITE
 
 from images_that_speak.resources import ROOT
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line.split(" #")[0].strip() for block in re.findall(r"```\n(.*?)```", README, re.S)
             for line in block.splitlines() if line.strip() and not line.startswith("#")]
-needs_flite = pytest.mark.skipif(not shutil.which("flite"), reason="flite is not installed (make setup)")
 
 
 def shortened(command: str, work: Path) -> list[str]:
@@ -68,7 +67,7 @@ def test_python_commands(work: Path) -> None:
     """In the README's order: training needs the corpus that the command before it built."""
     for command in (c for c in COMMANDS if not c.startswith("make")):
         building = "images_that_speak.data" in command or "train.py" in command
-        if building and not shutil.which("flite"):
+        if building and not HAS_FLITE:
             continue
         done = subprocess.run([sys.executable, *shortened(command, work)], cwd=ROOT, capture_output=True,
                               text=True, env={**os.environ, "OMP_NUM_THREADS": "2"})

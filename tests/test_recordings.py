@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from machine import needs_flite
 
 from images_that_speak.data.manifest import Corpus
 from images_that_speak.data.recordings import (
@@ -23,8 +23,6 @@ from images_that_speak.networks.recogniser import PhoneRecogniser
 from images_that_speak.resources import ROOT
 from images_that_speak.speech.phonemes import PHONES, text_to_phones
 from images_that_speak.speech.tts import Flite, SpeechError, resample
-
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="Debian's flite is not installed")
 
 
 def sound(path: Path, rate: int, wave: np.ndarray | None = None) -> None:

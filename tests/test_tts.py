@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
+from machine import needs_flite
 
 from images_that_speak.errors import UserError
 from images_that_speak.speech.backends import load_tts
@@ -17,8 +16,6 @@ from images_that_speak.speech.tts import (
     one_sentence,
     resample,
 )
-
-needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="Debian's flite is not installed")
 
 
 @pytest.fixture(scope="module")
