@@ -35,7 +35,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if path.parent.is_dir():  # a file may stand where the folder should
+            temporary.unlink(missing_ok=True)
 
 
 def names_apart(paths: Sequence[Path]) -> list[str]:
