@@ -93,7 +93,7 @@ class Command:
             time.sleep(0.01)
 
     def text(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 def run_here(arguments: Sequence[str], watch: Path | None, die_at: int) -> int:
@@ -123,7 +123,7 @@ def run_here(arguments: Sequence[str], watch: Path | None, die_at: int) -> int:
         traceback.print_exc()
         code = 1
     if watch is not None and not die_at:
-        Path(f"{watch}.changes").write_text(str(count))
+        Path(f"{watch}.changes").write_text(str(count), encoding="utf-8")
     return code
 
 
@@ -187,7 +187,7 @@ class Trials:
         whole = left(place)
         reset()
         Command(command, self.log, fork=True, watch=place).wait()
-        changes = int(Path(f"{place}.changes").read_text())
+        changes = int(Path(f"{place}.changes").read_text(encoding="utf-8"))
         problems, ended, killed = lost(whole, left(place)), 1, {"time": 0, "write": 0}
         while sum(killed.values()) < 2 * self.kills:
             reset()
@@ -207,7 +207,7 @@ class Trials:
                 print(f"  {name}: {killed}, {ended} finished", end="\r", file=sys.stderr, flush=True)
             ended += 1
             if code:
-                problems.append(f"ended with {code}: {self.log.read_text(errors='replace')[-800:]}")
+                problems.append(f"ended with {code}: {self.log.read_text('utf-8', 'replace')[-800:]}")
             problems += lost(whole, left(place))
         self.tell(name, f"killed {killed['time']} times over its usual {usual:.0f} s and {killed['write']} "
                   f"times at one of its {changes} writes; finished {ended} times", problems)
@@ -240,7 +240,8 @@ class Trials:
     def evaluation(self) -> None:
         self.clean()
         prompts = self.folder / "pairs.csv"
-        prompts.write_text("image_prompt,audio_prompt\na cat,happy baby music\ntwo frogs,green water\n")
+        prompts.write_text("image_prompt,audio_prompt\na cat,happy baby music\ntwo frogs,green water\n",
+                           encoding="utf-8")
         self.must(["generate.py", f"prompts={prompts}", "num_samples=2", "steps=4", "reader=none",
                    "device=cpu", f"paths.logs={self.logs}"])
         run, = (self.logs / "generate").iterdir()
@@ -367,7 +368,8 @@ class Trials:
             result = list(self.logs.glob("generate/*/result.json"))
             whole = len(kept) == len(result) == 1
             self.tell(f"W&B server that {name}", f"finished in {seconds:.0f} s, without W&B {usual:.0f} s; "
-                      f"{len(kept)} offline run kept", [] if whole else [self.log.read_text()[-800:]])
+                      f"{len(kept)} offline run kept", [] if whole else
+                      [self.log.read_text(encoding="utf-8")[-800:]])
 
 
 @contextmanager

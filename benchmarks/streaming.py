@@ -29,7 +29,8 @@ PHONES = 40
 
 def memory() -> tuple[float, float]:
     """Anonymous resident memory and the peak of all resident memory of this process, MB."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    lines = dict(line.split(":", 1) for line in status.splitlines())
     return int(lines["RssAnon"].split()[0]) / 1024, int(lines["VmHWM"].split()[0]) / 1024
 
 
@@ -140,7 +141,7 @@ def main() -> None:
                 (write_records if kind == "records" else write_corpus)(folder / kind, clips)
                 done = subprocess.run(
                     [sys.executable, __file__, "--read", kind, str(folder / kind), "--batches",
-                     str(options.batches)], capture_output=True, text=True)
+                     str(options.batches)], capture_output=True, encoding="utf-8")
                 if done.returncode:
                     raise SystemExit(done.stderr)
                 found = json.loads(done.stdout.splitlines()[-1])

@@ -24,7 +24,7 @@ LIMIT = 0.10  # of the work
 def spent(arguments: list[str]) -> tuple[float, float]:
     """CPU and clock seconds of a command."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         sys.exit(f"{' '.join(arguments)}\n{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -94,7 +94,7 @@ def tree(task: str, words: list[str]) -> dict[str, Any]:
         for name in names.strip("[]").split(","):
             file = choices(group).get(name)
             if file is not None:
-                everywhere = file.read_text().startswith("# @package _global_")
+                everywhere = file.read_text(encoding="utf-8").startswith("# @package _global_")
                 _merge(found, _load(file) if everywhere else {group: _load(file)})
     return found
 
@@ -103,7 +103,7 @@ def _load(path: Path) -> dict[str, Any]:
     import yaml
 
     # The C loader where there is one: it is several times faster.
-    loaded = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    loaded = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
     return {key: value for key, value in loaded.items() if key != "defaults"}
 
 

@@ -132,7 +132,8 @@ def understand(words: Sequence[str]) -> tuple[str, list[str]]:
 
 def _task_of(path: Path) -> str:
     """The task that an experiment is for, by the commands it shows."""
-    return next((task for task in SCHEMAS if f"python {task}.py" in path.read_text()), "train")
+    text = path.read_text(encoding="utf-8")
+    return next((task for task in SCHEMAS if f"python {task}.py" in text), "train")
 
 
 def show(task: str, cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
@@ -257,8 +258,8 @@ def copy(source: str, name: str) -> str:
         raise UserError(f"{name}: {choices(group)[name]} has this name already; the shipped ones stay as "
                         "they are, and yours are not overwritten")
     target = own_configs() / group / f"{name}.yaml"
-    text = re.sub(rf"(^#.*\b{group}=){re.escape(choice)}(?![\w/])", rf"\g<1>{name}", path.read_text(),
-                  flags=re.MULTILINE)
+    text = re.sub(rf"(^#.*\b{group}=){re.escape(choice)}(?![\w/])", rf"\g<1>{name}",
+                  path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     atomic_write(target, text)
     users = [task for task in SCHEMAS if group in defaults(CONFIGS / f"{task}.yaml")]
     task = _task_of(path) if group == "experiment" else next(iter(users), None)

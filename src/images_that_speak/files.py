@@ -114,6 +114,19 @@ def plain(value: Any) -> Any:
     return value
 
 
+def read_text(path: str | Path) -> str:
+    """A text file that people write: UTF-8 in every locale, without the mark that some editors put first.
+
+    Raises UserError naming the file when it is not there or is no such text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text in UTF-8 ({error})") from error
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON (NaN refused), atomically."""
     atomic_write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -122,7 +135,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path) -> Any:
     """Read JSON; a missing or broken file is a UserError naming it."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

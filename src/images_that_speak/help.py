@@ -16,7 +16,7 @@ _DEFAULT = re.compile(r"^  - (?:optional )?(?:override )?/?(?P<group>[\w/]+): (?
 
 def describe(path: Path) -> str:
     """What a config file is: its first comment that is not an instruction to Hydra."""
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.lstrip("# ").strip()
         if line.strip() and not line.startswith("# @"):
@@ -27,7 +27,7 @@ def describe(path: Path) -> str:
 def options(path: Path) -> list[tuple[str, str, str]]:
     """(key, default, comment) of every commented key at the first level of a config file."""
     found = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         match = _KEY.match(line)
         if match and not match["indent"] and match["comment"]:
             found.append((match["key"], match["value"] or "", match["comment"]))
@@ -36,7 +36,7 @@ def options(path: Path) -> list[tuple[str, str, str]]:
 
 def defaults(path: Path) -> dict[str, str]:
     """{group: choice} of a file's defaults list, overrides included; Hydra's own group left out."""
-    found = map(_DEFAULT.match, path.read_text().splitlines())
+    found = map(_DEFAULT.match, path.read_text(encoding="utf-8").splitlines())
     return {match["group"]: match["choice"] for match in found if match and match["group"] != "hydra"}
 
 
@@ -45,7 +45,7 @@ def fits(path: Path, group: str, task: str) -> bool:
 
     A corpus and a training both have a group `data`: what is built from a `_target_` is a training's.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     commands = re.findall(r"^#   python (\w+)\.py", text, re.MULTILINE)
     if group == "data":
         return (task == "corpus") == ("_target_:" not in text)
@@ -55,7 +55,7 @@ def fits(path: Path, group: str, task: str) -> bool:
 def help_text(task: str) -> str:
     """Usage, three commands, every option with its default, every choice of every group."""
     path = CONFIGS / f"{task}.yaml"
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     command = ENTRY.get(task, f"python {task}.py")
     examples = [line[1:].strip() for line in lines if line.startswith("#   ")]
     groups = list(defaults(path).items())

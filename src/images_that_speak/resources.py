@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from .errors import UserError
+from .files import read_text
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -45,7 +46,7 @@ def words(path: str | Path = "pocket_words.txt") -> list[str]:
         path = ROOT / "words" / path
     if not path.exists():
         raise UserError(f"{path}: no such word list (expected a text file with one word a line)")
-    lines = (line.split("#")[0].strip().lower() for line in path.read_text().splitlines())
+    lines = (line.split("#")[0].strip().lower() for line in read_text(path).splitlines())
     found = list(dict.fromkeys(line for line in lines if line))
     if not found:
         raise UserError(f"{path}: the word list is empty (expected one word a line)")

@@ -110,7 +110,7 @@ def read_record(root: Path, clip: str) -> dict[str, Any] | None:
     """
     where = paths(root, clip)
     try:
-        record = json.loads(where["record"].read_text())
+        record = json.loads(where["record"].read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if "left_out" in record or (where["spectrogram"].exists() and where["wave"].exists()):

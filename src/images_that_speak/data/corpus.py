@@ -137,7 +137,7 @@ def _progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     """Hold the corpus, so that two builds never write it at once; a killed holder lets go by itself."""
-    with open(root / ".lock", "w") as file:
+    with open(root / ".lock", "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..audio.mel import MEL
 from ..errors import UserError
-from ..files import content_hash
+from ..files import content_hash, read_text
 from .datamodule import BatchDataset, token_ids
 
 SHAPE = (MEL.n_mels, MEL.frames)
@@ -164,10 +164,7 @@ class PublishedClips(BatchDataset):
                 raise UserError(f"{path}: {len(values)} embeddings for {len(self.names)} clips, and no "
                                 "prompts*.txt that says whose they are")
             return values.astype(np.float32)
-        try:
-            lines = [line.strip() for line in prompts.read_text().splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{prompts}: not a readable text file ({error})") from error
+        lines = [line.strip() for line in read_text(prompts).splitlines() if line.strip()]
         if len(lines) != len(values):
             raise UserError(f"{path}: {len(values)} embeddings for the {len(lines)} prompts of {prompts}")
         row = {line: i for i, line in enumerate(lines)}

@@ -21,8 +21,8 @@ KINDS = {"=": "right", "s": "substituted", "d": "deleted", "i": "inserted"}
 SAID = {"s": "{heard} for {asked}", "d": "{asked} not heard", "i": "{heard} heard besides"}
 
 FILES = Path(__file__).parent / "static"
-STYLE = (FILES / "style.css").read_text()
-SCRIPT = f"<script>{(FILES / 'player.js').read_text()}</script>"
+STYLE = (FILES / "style.css").read_text(encoding="utf-8")
+SCRIPT = "<script>" + (FILES / "player.js").read_text(encoding="utf-8") + "</script>"
 ICONS = ('<svg viewBox="0 0 24 24" aria-hidden="true"><path class="go" d="M8 5.5v13l10.5-6.5z"/>'
          '<path class="stay" d="M7 5.5h3.6v13H7zm6.4 0H17v13h-3.6z"/></svg>')
 WAITING = '<div class="waiting">A picture that speaks will be here.</div>'

@@ -183,7 +183,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        with open("/proc/meminfo") as file:
+        with open("/proc/meminfo", encoding="utf-8") as file:
             found = dict(line.split(":", 1) for line in file)
         return int(found["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):

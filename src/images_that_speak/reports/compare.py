@@ -36,7 +36,7 @@ def write_compare(runs: Sequence[RunFolder], path: Path, title: str, embed: bool
     if groups:
         body.append('<h2 id="samples">Samples side by side</h2>\n<p class="quiet">'
                     f"{both} of {groups} samples are in all runs: the same prompts and the same seed.</p>\n"
-                    + (PARTS / "pairs.html").read_text())
+                    + (PARTS / "pairs.html").read_text(encoding="utf-8"))
     scripts = SCRIPTS if groups else ()
     write_page(path, render(f"Comparison: {title}", "\n".join(body), data, scripts, command))
 

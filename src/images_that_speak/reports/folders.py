@@ -122,7 +122,7 @@ class RunFolder:
         """{name: [(step, value), …]} of metrics.jsonl; a last line that was cut off is left out."""
         found: dict[str, list[tuple[int, float]]] = {}
         path = self.path / "metrics.jsonl"
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
@@ -234,7 +234,7 @@ def _evaluated(path: Path) -> list[Sample]:
     """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = [(row, image) for row in csv.DictReader(file) if (image := _existing(row.get("file")))]
     folders = [image.parent for _, image in rows if (image.parent / "sample.json").exists()]
     names = dict(zip(folders, names_apart(folders), strict=True))

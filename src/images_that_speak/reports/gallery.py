@@ -36,7 +36,7 @@ def head(kind: str, title: str, text: str) -> str:
 
 def controls() -> str:
     """The search field, sort, filters and the list itself; gallery.js brings them to life."""
-    return (PARTS / "samples.html").read_text()
+    return (PARTS / "samples.html").read_text(encoding="utf-8")
 
 
 def summary(runs: Sequence[RunFolder], data: Mapping[str, Any]) -> str:

@@ -28,8 +28,8 @@ def render(title: str, body: str, data: Any, scripts: Sequence[str], command: st
     # "<" could end the script element from within a prompt.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = text.replace("<", "\\u003c")
-    style = (PARTS / "style.css").read_text()
-    code = "\n".join((PARTS / name).read_text() for name in scripts)
+    style = (PARTS / "style.css").read_text(encoding="utf-8")
+    code = "\n".join((PARTS / name).read_text(encoding="utf-8") for name in scripts)
     made = f"<footer>Made by <code>{html.escape(command)}</code></footer>" if command else ""
     return ("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"

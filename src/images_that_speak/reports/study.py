@@ -67,7 +67,7 @@ def write_study(runs: Sequence[RunFolder], path: Path, questions: Sequence[str] 
     key_path = path.with_suffix(".key.json")
     data = {"study": study, **_media(runs, trials, draw)}
     # Without the command in its foot, which names the runs.
-    body = (PARTS / "study.html").read_text().replace("{title}", html.escape(title))
+    body = (PARTS / "study.html").read_text(encoding="utf-8").replace("{title}", html.escape(title))
     write_page(path, render(title, body, data, SCRIPTS))
     write_json(key_path, {"study": study, "seed": seed, "runs": [run.name for run in runs],
                           "folders": [str(run.path.resolve()) for run in runs], "trials": trials})

@@ -49,7 +49,7 @@ def run_card(folder: Path, info: Mapping[str, Any], result: Mapping[str, Any],
 def _best(metrics: Path) -> list[str]:
     """The least value of each loss and error that a validation gave, and at which step."""
     best: dict[str, tuple[float, int]] = {}
-    for line in metrics.read_text().splitlines() if metrics.exists() else ():
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
         found = json.loads(line)
         for key, value in found.items():
             if key.startswith("valid/") and isinstance(value, (int, float)):

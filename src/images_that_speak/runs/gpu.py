@@ -20,7 +20,7 @@ def visible() -> list[str]:
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
     lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
@@ -42,7 +42,7 @@ def claim(folder: str | None = None) -> str | None:
     home.mkdir(exist_ok=True)
     for place in count():
         for gpu in gpus:
-            lock = open(home / f"gpu-{gpu}-{place}.lock", "w")
+            lock = open(home / f"gpu-{gpu}-{place}.lock", "w", encoding="utf-8")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -142,7 +142,7 @@ class Run:
             return self
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.dir / ".lock", "a+")
+            self._lock = open(self.dir / ".lock", "a+", encoding="utf-8")
         except OSError as error:
             logs = self.cfg.paths.logs
             raise UserError(f"paths.logs={logs}: cannot be written ({error.strerror})") from error
@@ -356,7 +356,7 @@ def append_metrics(path: Path, metrics: Mapping[str, Any], step: int) -> None:
     """One line of JSON: step, then the metrics. No clock: the same run writes the same bytes."""
     line = json.dumps({"step": int(step), **plain(metrics)}, allow_nan=False) + "\n"
     try:
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error

@@ -92,7 +92,7 @@ def _to_tensorboard(folder: Path, rows: list[dict[str, Any]]) -> None:
 def metrics_to_csv(path: Path, target: Path) -> None:
     """metrics.jsonl as a csv with one column a metric; nothing when there are no metrics."""
     if path.exists():
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         write_csv(target, list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 

@@ -230,7 +230,7 @@ class PocketsphinxReader:
 
         own = self.settings
         # The model's feat.params overrides the configuration, so what differs goes into a file of its own.
-        with NamedTemporaryFile("w", suffix=".params") as file:
+        with NamedTemporaryFile("w", suffix=".params", encoding="utf-8") as file:
             file.write(FEATURES.format(denoise="yes" if own["denoise"] else "no"))
             file.flush()
             decoder = Decoder(Config(

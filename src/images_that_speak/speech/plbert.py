@@ -130,7 +130,8 @@ def _original(folder: Path) -> Any:
         raise UserError(f"{folder}: no step_N.t7 (expected a PL-BERT checkpoint beside config.yml)")
     path = steps[max(steps)]
     try:
-        config = AlbertConfig(**yaml.safe_load((folder / "config.yml").read_text())["model_params"])
+        told = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
+        config = AlbertConfig(**told["model_params"])
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / 'config.yml'}: {error} (expected a section model_params)") from error
     content = torch_load(path)

@@ -111,7 +111,8 @@ class Flite(TTS):
 
     def _run(self, *arguments: str) -> str:
         # flite's --version exits 1, so the exit status is left to `speak`, where it means something.
-        return subprocess.run([self.command, *arguments], capture_output=True, text=True, check=False).stdout
+        return subprocess.run([self.command, *arguments], capture_output=True, encoding="utf-8",
+                              check=False).stdout
 
     def speak(self, text: str, voice: str) -> Utterance:
         """See `TTS.speak`."""
@@ -122,7 +123,7 @@ class Flite(TTS):
             path = Path(folder) / "speech.wav"
             done = subprocess.run(
                 [self.command, "-voice", voice, "-psdur", "-t", one_sentence(text), "-o", str(path)],
-                capture_output=True, text=True, check=False)
+                capture_output=True, encoding="utf-8", check=False)
             if done.returncode != 0 or not path.exists():
                 raise SpeechError(f"tts=flite: {text!r} could not be spoken ({done.stderr.strip()[:200]})")
             wave, rate = soundfile.read(path, dtype="float32")
