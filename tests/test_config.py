@@ -241,6 +241,10 @@ def test_reads_csv_and_txt(tmp_path: Path) -> None:
     table.write_text("\ufeffid, image_prompt,audio_prompt\n1,a  cat,\"happy, baby\"\n\n2,dogs,music\n",
                      encoding="utf-8")
     assert read_pairs(table) == [Pair("a cat", "happy, baby"), Pair("dogs", "music")]
+    # As a spreadsheet writes it; and a mark that only some readers take for the end of a line.
+    table.write_text("image_prompt,audio_prompt,,\r\na cat,happy\u2028baby,,\r\n,,,\r\n",
+                     encoding="utf-8", newline="")
+    assert read_pairs(table) == [Pair("a cat", "happy baby")]
     lines = tmp_path / "pairs.txt"
     lines.write_text("# mine\na cat | happy baby\n\n")
     assert read_pairs(lines) == [Pair("a cat", "happy baby")]
@@ -251,7 +255,14 @@ def test_reads_csv_and_txt(tmp_path: Path) -> None:
     ("a.csv", "image_prompt,audio_prompt\nx,\n", "line 2 has no audio_prompt"),
     ("a.csv", "image_prompt,audio_prompt\n", "no pair"),
     ("a.csv", "", "no column"),
+    ("a.csv", "image_prompt,audio_prompt\na cat, sitting,happy baby music\n",
+     "line 2 has 3 values (expected 2: image_prompt,audio_prompt; one that holds a comma stands in quotes)"),
+    ("a.csv", "image_prompt,audio_prompt\na cat,music\na dog,well, hello\n", "line 3 has 3 values"),
+    ("a.csv", "image_prompt,audio_prompt,image_prompt\na,b,c\n", "names 'image_prompt' more than once"),
+    ("a.csv", 'image_prompt,audio_prompt\n"a cat" sitting,music\n', "not a csv"),
+    ("a.csv", 'image_prompt,audio_prompt\n"a cat,music\na dog,music\n', "not a csv"),
     ("a.txt", "only a picture\n", "line 1 has no audio_prompt"),
+    ("a.txt", "a cat | happy | baby\n", "line 1 has 2 bars"),
     ("a.json", "{}", ".csv or .txt"),
 ])
 def test_a_bad_file_of_pairs_is_explained(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -128,7 +128,7 @@ def test_held_out_phrases_are_in_no_prompt(tmp_path):
 
 def test_held_out_files_are_checked(tmp_path):
     (tmp_path / "a.csv").write_text("image,sound\na,b\n")
-    with pytest.raises(UserError, match="no column audio_prompt"):
+    with pytest.raises(UserError, match="no column 'audio_prompt'"):
         held_out_phrases(str(tmp_path / "a.csv"))
     with pytest.raises(UserError, match="no such file"):
         held_out_phrases(str(tmp_path / "none.csv"))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError, nearest
+from .files import read_text
 
 COLUMNS = ("image_prompt", "audio_prompt")
 
@@ -24,30 +28,49 @@ def read_pairs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> list[Pai
     """The pairs of a csv with the `columns` (others are left alone), or of a txt of lines `image | audio`.
 
     Empty lines, and lines of a txt that begin with #, are skipped. Raises UserError naming the file and every
-    line that lacks a prompt.
+    line that lacks a prompt or holds more than its first line names: whose a word is would be a guess.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a csv with the columns {' and '.join(columns)}, "
                         "or a txt with a pair \"image | audio\" a line")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error})") from error
     if path.suffix.lower() == ".csv":
-        return _checked(path, _csv_rows(path, text, columns), columns)
+        return _checked(path, read_table(path, columns), columns)
     if path.suffix.lower() == ".txt":
-        rows = []
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip() and not line.lstrip().startswith("#"):
-                image, _, audio = line.partition("|")
-                rows.append((number, {"image_prompt": image, "audio_prompt": audio}))
-        return _checked(path, rows, COLUMNS)
+        return _checked(path, _txt_rows(path), COLUMNS)
     raise UserError(f"{path}: expected a file that ends in .csv or .txt")
 
 
+def _txt_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    rows, wrong = [], []
+    # Not splitlines, which parts at characters that no editor shows as the end of a line.
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", read_text(path)), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            image, *rest = line.split("|")
+            rows.append((number, {"image_prompt": image, "audio_prompt": "|".join(rest)}))
+            if len(rest) > 1:
+                wrong.append(f"line {number} has {len(rest)} bars (expected one: image | audio)")
+    _refuse(path, wrong)
+    return rows
+
+
+def read_table(path: str | Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """(line, {column: value}) of every row of a csv that is not empty; other columns are left out.
+
+    Raises UserError naming the file when a column is missing or there twice, or a line has more values than
+    the first line has names.
+    """
+    path = Path(path)
+    try:
+        return _csv_rows(path, read_text(path), columns)
+    except csv.Error as error:
+        raise UserError(f"{path}: not a csv ({error}); a value with a comma or a quote stands in quotes, and "
+                        'a quote within it is doubled: "a ""big"" cat, sitting"') from error
+
+
 def _csv_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
+    # Strict: what stands beside a closing quote would else become part of the value, without its quotes.
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     names = [(name or "").strip() for name in reader.fieldnames or ()]
     missing = [name for name in columns if name not in names]
     if missing:
@@ -55,20 +78,33 @@ def _csv_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[int
         hints = "".join(nearest(name, others) for name in missing)
         raise UserError(f"{path}: no column {' or '.join(map(repr, missing))}; its first line is "
                         f"{','.join(names)!r}.{hints}")
+    if twice := [name for name in columns if names.count(name) > 1]:
+        raise UserError(f"{path}: its first line names {twice[0]!r} more than once: {','.join(names)!r}")
     reader.fieldnames = names
-    try:
-        return [(reader.line_num, {name: row[name] or "" for name in columns})
-                for row in reader if any(value for value in row.values())]
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: not a csv ({error})") from error
+    found, wrong = [], []
+    for row in reader:
+        beyond: Any = row.pop(None, [])  # type: ignore[call-overload]  # what has no name
+        # A spreadsheet ends every line with as many commas as its longest had.
+        if any(value.strip() for value in beyond):
+            wrong.append(f"line {reader.line_num} has {len(names) + len(beyond)} values (expected "
+                         f"{len(names)}: {','.join(names)}; one that holds a comma stands in quotes)")
+        if any(row.values()):
+            found.append((reader.line_num, {name: row[name] or "" for name in columns}))
+    _refuse(path, wrong)
+    return found
 
 
 def _checked(path: Path, rows: list[tuple[int, dict[str, str]]], columns: tuple[str, ...]) -> list[Pair]:
     empty = [f"line {number} has no {name}" for number, row in rows for name in columns
              if not row[name].strip()]
-    if empty:
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        raise UserError(f"{path}: {'; '.join(empty[:5])}{more}")
+    _refuse(path, empty)
     if not rows:
         raise UserError(f"{path}: holds no pair of prompts")
     return [Pair(**{name: " ".join(value.split()) for name, value in row.items()}) for _, row in rows]
+
+
+def _refuse(path: Path, wrong: list[str]) -> None:
+    """Raise UserError with what is wrong with a file's lines, if anything is."""
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UserError(f"{path}: {'; '.join(wrong[:5])}{more}")

@@ -5,18 +5,18 @@ Everything is a function of the seed and the prompt's index, so a larger corpus 
 
 from __future__ import annotations
 
-import csv
 import functools
 import glob
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
+from ..files import read_text
+from ..prompts import read_table
 from ..resources import ROOT
 
 REDRAWS = 1000  # how often a prompt is drawn again before the word list is called too small
@@ -81,12 +81,10 @@ def held_out_phrases(patterns: str | Iterable[str] | None) -> set[str]:
         if not paths and not glob.has_magic(str(pattern)):
             raise UserError(f"data.held_out: {pattern}: no such file")
         for path in paths:
-            lines = Path(path).read_text().splitlines()
             if path.endswith(".csv"):
-                rows = csv.DictReader(lines)
-                if "audio_prompt" not in (rows.fieldnames or ()):
-                    raise UserError(f"data.held_out: {path}: no column audio_prompt (has {rows.fieldnames})")
-                lines = [row["audio_prompt"] or "" for row in rows]
+                lines = [row["audio_prompt"] for _, row in read_table(path, ("audio_prompt",))]
+            else:
+                lines = read_text(path).splitlines()
             phrases |= {" ".join(line.lower().split()) for line in lines}
     return phrases - {""}
 

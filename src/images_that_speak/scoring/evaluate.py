@@ -23,7 +23,7 @@ from ..config import instantiate
 from ..errors import UserError
 from ..files import alone_in, names_apart, read_json, write_json
 from ..kept import kept, stamp
-from ..prompts import read_pairs
+from ..prompts import Pair, read_pairs
 from ..runs import as_made, open_run
 from .heard import SILENT, SpeechReader
 from .metric import Clip, Metric
@@ -249,7 +249,10 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
     items = _named_apart(items)
     if prompts is None:
         return items
-    pairs = {pair.file: pair for pair in read_pairs(prompts, ("file", "image_prompt", "audio_prompt"))}
+    pairs: dict[str | None, Pair] = {}
+    for pair in read_pairs(prompts, ("file", "image_prompt", "audio_prompt")):
+        if pairs.setdefault(pair.file, pair) != pair:
+            raise UserError(f"prompts={prompts}: names {pair.file!r} twice, with different prompts")
     named, used = [], set()
     for item in items:
         path = item.picture.relative_to(root)
