@@ -177,10 +177,26 @@ def test_a_prompt_is_taken_literally(text: str) -> None:
     assert str(override.value()) == text
 
 
-def test_a_sweep_of_prompts_is_parted_at_commas() -> None:
-    override = config.quoted("image_prompt=a cat (big), it's two", multirun=True)
-    values = OverridesParser.create().parse_override(override).value().list
-    assert [value.text for value in values] == ["a cat (big)", "it's two"]
+@pytest.mark.parametrize(("typed", "prompts"), [
+    ("a cat (big), it's two", ["a cat (big)", "it's two"]),
+    ('owl,"a frog, green"', ["owl", "a frog, green"]),
+    ('"a frog, green", owl', ["a frog, green", "owl"]),
+    ('"owl","a frog, green"', ["owl", "a frog, green"]),
+    ("'a frog, green',\"owl\"", ["a frog, green", "owl"]),
+    ("the dog's bone, the cats' tails", ["the dog's bone", "the cats' tails"]),
+    ("'tis a cat, a dog's", ["'tis a cat", "a dog's"]),
+    ('a "big" cat, 5" of rain', ['a "big" cat', '5" of rain']),
+    (r'"a \"big\" cat, green",owl', ['a "big" cat, green', "owl"]),
+    (r"a frog\, green,owl", ["a frog, green", "owl"]),
+])
+def test_a_sweep_of_prompts_is_parted_at_commas_outside_of_quotes(typed: str, prompts: list[str]) -> None:
+    override = OverridesParser.create().parse_override(config.quoted(f"image_prompt={typed}", multirun=True))
+    assert [value.text for value in override.value().list] == prompts
+
+
+def test_one_prompt_in_quotes_is_one_job() -> None:
+    override = OverridesParser.create().parse_override(config.quoted('image_prompt="a frog, green"', True))
+    assert str(override.value()) == "a frog, green"
 
 
 def test_other_values_are_quoted_where_hydra_could_not_read_them() -> None:

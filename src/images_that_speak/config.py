@@ -119,16 +119,17 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 def quoted(argument: str, multirun: bool = False) -> str:
     """`key=value` with the value in quotes where Hydra could not read it as it is.
 
-    A prompt is always taken literally; under --multirun its commas part the values of the sweep.
+    A prompt is always taken literally; under --multirun its commas part the values of the sweep, but for
+    those within quotes: `owl,"a frog, green"` are two.
     """
     key, equals, value = argument.partition("=")
     if not equals or key.startswith("-"):
         return argument
     literal = key.lstrip("+") in FREE_TEXT
+    if literal and multirun:
+        return f"{key}=" + ",".join(quote(text) for text in swept_prompts(value))
     if value[:1] in ("'", '"') and value[-1:] == value[:1] and len(value) > 1:
         return argument
-    if literal and multirun:
-        return f"{key}=" + ",".join(quote(part.strip()) for part in value.split(","))
     if literal and value != "null":
         return f"{key}={quote(value)}"
     try:
@@ -137,6 +138,30 @@ def quoted(argument: str, multirun: bool = False) -> str:
         if value[:1] not in "[{":
             return f"{key}={quote(value)}"
     return argument
+
+
+# A prompt within quotes, which close before a comma or at the end; and one without, in which \, is a comma.
+_QUOTED = re.compile(r"""\s*(?P<mark>["'])(?P<text>(?:(?!(?P=mark))[^\\]|\\.)*)(?P=mark)\s*(?=,|$)""",
+                     re.DOTALL)
+_PLAIN = re.compile(r"(?P<text>(?:\\,|[^,])*)")
+
+
+def swept_prompts(value: str) -> list[str]:
+    """The prompts of a sweep, which commas outside of quotes part.
+
+    An apostrophe is no quote: one opens where a prompt begins and closes where it ends.
+    """
+    found, at = [], 0
+    while at <= len(value):
+        match = _QUOTED.match(value, at)
+        if match is not None:
+            found.append(re.sub(r"\\([\"'])", r"\1", match["text"]))
+        else:
+            match = _PLAIN.match(value, at)
+            assert match is not None  # it fits nothing, too
+            found.append(match["text"].replace("\\,", ",").strip())
+        at = match.end() + 1
+    return found
 
 
 def quote(text: str) -> str:
