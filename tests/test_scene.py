@@ -6,7 +6,7 @@ import torch
 
 from images_that_speak.data.captions import captions
 from images_that_speak.data.pictures import PictureSampler
-from images_that_speak.diffusion.scene import HEIGHT, Scenes, copies_of, free_intervals
+from images_that_speak.diffusion.scene import HEIGHT, Scenes, beyond, copies_of, free_intervals, spelled
 from images_that_speak.errors import UserError
 from images_that_speak.networks.scene import (
     COPIES,
@@ -27,10 +27,42 @@ def test_copies_are_read_from_every_caption_as_the_sampler_means_it() -> None:
         assert least <= low <= high <= most, (caption.text, low, high)
 
 
-@pytest.mark.parametrize("prompt, copies", [("a cat", 1), ("the cat", 1), ("cat", 1), ("a cat on roofs", 1),
-                                            ("a painting of five mugs of beer, grayscale", 5)])
+@pytest.mark.parametrize("prompt, copies", [
+    ("a cat", 1), ("the cat", 1), ("cat", 1), ("a cat on roofs", 1),
+    ("a painting of five mugs of beer, grayscale", 5), ("2 cats", 2), ("Two cats", 2),
+    ("a photo of 3 owls", 3),
+    ("the 4 sheep", 4), ("5 glasses of wine", 5), ("a pair of cats", 2), ("a couple of owls", 2),
+    ("a couple owls", 2), ("a trio of green frogs", 3), ("two pairs of owls", 4), ("a pair of scissors", 1),
+    ("two pairs of scissors", 2), ("a group of 3 cats", 3), ("a two-headed dragon", 1),
+    ("a two headed dragon", 1), ("a 3D cube", 1), ("1 cat", 1), ("6 cats", 5), ("a dozen owls", 5),
+    ("half a dozen owls", 5),
+    ("twenty cats", 5), ("a hundred balloons", 5), ("0 cats", 1), ("no cats", 1)])
 def test_copies_of_prompts_that_are_no_captions(prompt: str, copies: int) -> None:
     assert copies_of(prompt) == (copies, copies)
+
+
+@pytest.mark.parametrize("prompt", ["cats", "green owls", "boxes of fries"])
+def test_a_bare_plural_is_some(prompt: str) -> None:
+    assert copies_of(prompt) == (2, 3)
+
+
+@pytest.mark.parametrize("prompt, told", [
+    ("2 cats", "two cats"), ("a drawing of 3 owls, grayscale", "a drawing of three owls, grayscale"),
+    ("a pair of owls", "two owls"), ("a couple owls", "two owls"), ("two pairs of owls", "four owls"),
+    ("two pairs of scissors", "two pairs of scissors"), ("2 pairs of scissors", "two pairs of scissors"),
+    ("twelve owls", "five owls"), ("a dozen owls", "five owls"), ("half a dozen owls", "five owls"),
+    ("two cats", "two cats"), ("a cat", "a cat"), ("cats", "cats"),
+    ("a pair of scissors", "a pair of scissors"),
+    ("a two-headed dragon", "a two-headed dragon"), ("1 cat", "1 cat")])
+def test_a_number_is_told_as_the_captions_say_it(prompt: str, told: str) -> None:
+    assert spelled(prompt) == told
+
+
+def test_more_than_the_painter_draws_is_said() -> None:
+    assert beyond("a drawing of 2 cats") is None and beyond("cats") is None
+    assert beyond("a dozen owls") == ("image_prompt='a dozen owls': asks for 12; the painter draws 1 to 5 "
+                                      "copies, and draws 5")
+    assert "asks for 0" in str(beyond("no cats"))
 
 
 def test_free_columns_keep_their_distance() -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from .config import instantiate
 from .diffusion.generate import make_missing, plan, read_settings
+from .diffusion.scene import beyond
 from .files import read_json
 from .runs import open_run
 from .runs.profile import profiled
@@ -27,6 +28,10 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
     layout = instantiate(cfg.family)
     settings = read_settings(cfg, layout)
     jobs = plan(cfg, layout)
+    if layout.scene is not None:
+        for note in dict.fromkeys(beyond(job.pair.image_prompt) for job in jobs):
+            if note is not None:
+                print(f"note: {note}")
     with open_run(cfg, "generate") as run:
         if run.result is not None:
             return run.result

@@ -26,6 +26,7 @@ from ..speech.plbert import PhonemeBERT
 from .layout import Layout, pocket_layout
 from .loading import DTYPES, apply_lora, load_adapter, load_model, reading
 from .predictor import NoiseSchedule, Predictor
+from .scene import spelled
 
 if TYPE_CHECKING:
     from ..speech.tts import Phone
@@ -138,6 +139,8 @@ class Family:
         """
         conditioner = self.conditioners[branch]
         if branch == "image":
+            if self.layout.scene is not None:  # its captions say numbers in words
+                prompts = [spelled(prompt) for prompt in prompts]
             prompts = [self.layout.template.replace("{}", prompt) for prompt in prompts]
         batch = {"input_ids": conditioner.tokenize(list(prompts)).to(self.device)}
         if scenes is not None:
