@@ -117,6 +117,16 @@ def test_a_published_folder_is_read(name: str, tmp_path: Path) -> None:
     assert [p.recording for p in plan_recordings(name, tmp_path, seed=0, limit=1)[0]] == [plan[0].recording]
 
 
+def test_a_recording_named_twice_is_one_clip(tmp_path: Path) -> None:
+    ljspeech(tmp_path)
+    again = (tmp_path / "metadata.csv").read_text(encoding="utf-8").splitlines()[0]
+    with open(tmp_path / "metadata.csv", "a", encoding="utf-8") as file:
+        file.write(f"{again}\n{again}\nLJ001-0002|something else|something else\n")
+    plan, unsaid = plan_recordings("ljspeech", tmp_path)
+    assert [prompt.recording for prompt in plan] == ["wavs/LJ001-0001.wav"]
+    assert dict(unsaid)["wavs/LJ001-0002.wav"] == "named 2 times, with different texts"
+
+
 def test_speakers_are_chosen_and_mistakes_named(tmp_path: Path) -> None:
     vctk(tmp_path)
     assert [p.voice for p in plan_recordings("vctk", tmp_path, speakers=["p226"])[0]] == ["p226"]

@@ -187,8 +187,14 @@ def plan_recordings(name: str, folder: Path, seed: int = 0, limit: int | None = 
         raise UserError(f"data.folder={folder}: no such folder (expected {name} as it is published)")
     fractions = split_fractions(splits)
     prompts, unsaid = [], []
-    for recording in READERS[name](folder):
-        if speakers is not None and recording.speaker not in speakers:
+    listed = list(dict.fromkeys(READERS[name](folder)))  # a line said twice is one recording
+    said: dict[str, set[tuple[str, str]]] = {}
+    for recording in listed:
+        said.setdefault(recording.path, set()).add((recording.text, recording.speaker))
+    unsure = {path: texts for path, texts in said.items() if len(texts) > 1}
+    unsaid += [(path, f"named {len(texts)} times, with different texts") for path, texts in unsure.items()]
+    for recording in listed:
+        if recording.path in unsure or speakers is not None and recording.speaker not in speakers:
             continue
         try:
             text = normalise_text(recording.text)
