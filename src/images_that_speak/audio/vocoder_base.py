@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..weights import check_finite
 from .mel import MEL, LogMel, MelSpec, picture_to_logmel
 
 CONFIG = "config.json"
@@ -62,9 +63,11 @@ def inverse_filters(spec: MelSpec = MEL) -> Tensor:
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], where: object) -> None:
-    """`module.load_state_dict(state)`; UserError naming the file when names or shapes do not fit."""
+    """`module.load_state_dict(state)`; UserError naming the file when names or shapes do not fit, or a
+    weight is no number."""
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise UserError(f"{where}: does not fit its config ({detail[:300]})") from error
+    check_finite(state, where)

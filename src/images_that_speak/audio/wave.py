@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import atomic_write
 from .mel import MEL
 
 
@@ -34,10 +35,23 @@ def read_wave(path: str | Path, sample_rate: int = MEL.sample_rate) -> np.ndarra
 
 
 def write_wave(path: str | Path, wave: np.ndarray, sample_rate: int = MEL.sample_rate) -> None:
-    """Write (T,) float in [-1, 1] as PCM16; louder samples are clipped."""
+    """Write (T,) float in [-1, 1] as PCM16, FLAC where `path` ends in it; louder samples are clipped.
+
+    Raises UserError on a wave that is not finite: as 16-bit numbers NaN is −1, and a sound like another.
+    """
+    kind = "FLAC" if Path(path).suffix == ".flac" else "WAV"
+    # soundfile reports a full disk as an error of its own, without a cause; plain bytes tell the truth.
+    atomic_write(path, wave_bytes(wave, path, sample_rate, kind))
+
+
+def wave_bytes(wave: np.ndarray, where: object, sample_rate: int = MEL.sample_rate,
+               kind: str = "WAV") -> bytes:
+    """What a file of (T,) float in [-1, 1] holds, PCM16. Raises UserError as `write_wave`."""
     wave = np.asarray(wave, np.float32)
     if wave.ndim != 1 or not np.isfinite(wave).all():
-        raise UserError(f"{path}: waveform of shape {wave.shape} (expected finite mono samples)")
-    kind = "FLAC" if Path(path).suffix == ".flac" else "WAV"
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, np.clip(wave, -1, 1), sample_rate, subtype="PCM_16", format=kind)
+        raise UserError(f"{where}: a sound of shape {wave.shape}"
+                        + (", with NaN or infinity" if not np.isfinite(wave).all() else "")
+                        + " (expected finite mono samples); not written")
+    file = BytesIO()
+    soundfile.write(file, np.clip(wave, -1, 1), sample_rate, subtype="PCM_16", format=kind)
+    return file.getvalue()

@@ -8,12 +8,10 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-import soundfile
 from PIL import Image
 
-from ..audio.mel import MEL
 from ..audio.picture import colour_map
+from ..audio.wave import wave_bytes
 from ..reports.alignment import align
 from .speaker import Spoken
 
@@ -31,7 +29,7 @@ WAITING = '<div class="waiting">A picture that speaks will be here.</div>'
 def shown(spoken: Spoken) -> str:
     """The picture with its play-head, its sound, what was heard, and scores. Prompts are escaped."""
     picture = _png(Image.fromarray(spoken.picture))
-    sound = _data("audio/wav", _wav(spoken.wave))
+    sound = _data("audio/wav", wave_bytes(spoken.wave, "speech.wav"))
     figures = [(name, value) for name, value in (
         ("WER", None if spoken.wer is None else f"{spoken.wer:.0%}"),
         ("CLIP", None if spoken.clip is None else f"{spoken.clip:.1f}")) if value is not None]
@@ -82,12 +80,6 @@ def _png(image: Image.Image) -> str:
     file = BytesIO()
     image.save(file, format="PNG")
     return _data("image/png", file.getvalue())
-
-
-def _wav(wave: np.ndarray) -> bytes:
-    file = BytesIO()
-    soundfile.write(file, np.clip(wave, -1, 1), MEL.sample_rate, subtype="PCM_16", format="WAV")
-    return file.getvalue()
 
 
 def _data(kind: str, content: bytes) -> str:

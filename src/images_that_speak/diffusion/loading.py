@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from ..errors import UserError, nearest
 from ..files import read_json
+from ..weights import check_finite
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNFROZEN_FILE = "unfrozen.safetensors"
@@ -55,6 +56,7 @@ def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"{folder}: lacks {len(missing)} weights, {missing[0]} among them; "
                         "the file is truncated or of another model")
+    check_finite(loaded.state_dict(), folder)
     return loaded.eval().requires_grad_(False)
 
 

@@ -5,15 +5,13 @@ What is seen is what is played: the picture is brought to 8 bits first, and the 
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
-from ..audio.mel import MEL
 from ..audio.picture import colour_map, quantise, write_png
+from ..audio.wave import wave_bytes
 from ..errors import UserError
 from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
 
@@ -44,17 +42,15 @@ def write_sample(folder: Path, picture: np.ndarray, vocoder: Any, record: dict[s
         vocoder: decodes the 8-bit picture into the wave.
         record: what sample.json holds.
 
-    Raises UserError when the disk is full or the folder cannot be written; files already there stay whole.
+    Raises UserError when the picture or the sound is not finite, the disk is full or the folder cannot be
+    written; files already there stay whole.
     """
     seen = quantise(picture)
-    wave = vocoder.decode_picture(seen[None])[0]
+    # Before anything is written: a sample is whole or not there.
+    sound = wave_bytes(vocoder.decode_picture(seen[None])[0].cpu().numpy(), folder / "speech.wav")
     write_png(folder / "image.png", seen)
     with atomic_path(folder / "spectrogram.png") as temporary:
         colour_map(seen).save(temporary, format="PNG")
-    # soundfile reports a full disk as an error of its own, without a cause; plain bytes tell the truth.
-    sound = BytesIO()
-    soundfile.write(sound, np.clip(np.asarray(wave, np.float32), -1, 1), MEL.sample_rate, subtype="PCM_16",
-                    format="WAV")
-    atomic_write(folder / "speech.wav", sound.getvalue())
+    atomic_write(folder / "speech.wav", sound)
     write_json(folder / "sample.json", record)
     return record

@@ -22,6 +22,7 @@ from ..audio.hifigan import torch_load
 from ..audio.vocoder_base import load_strictly
 from ..errors import UserError
 from ..files import read_json
+from ..weights import finite
 from .condition import Condition
 
 CONDITIONS = "condition_config.json"
@@ -114,8 +115,8 @@ class AdaptedTextConditioner(nn.Module):
         encoders, adapters, tokenizers, lengths = [], [], [], []
         for entry in condition_parts(root):
             folder = root / entry["text_encoder_name"]
-            encoders.append(encoder_class(folder).from_pretrained(str(folder), dtype=dtype,
-                                                                  local_files_only=True))
+            encoders.append(finite(encoder_class(folder).from_pretrained(
+                str(folder), dtype=dtype, local_files_only=True), folder))
             tokenizers.append(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
             adapter = ConditionAdapter.from_pretrained(root / entry["condition_adapter_name"])
             adapters.append(adapter.to(dtype))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pixel_shuffle, pixel_unshuffle
 
 from ..files import read_json
+from ..weights import finite
 
 
 class ResidualBlock(nn.Module):
@@ -124,7 +125,7 @@ def autoencoder_class(folder: str | Path) -> type[AutoencoderKL] | type[PatchAut
 def load_autoencoder(folder: str | Path,
                      dtype: torch.dtype = torch.float32) -> AutoencoderKL | PatchAutoencoder:
     """The autoencoder of a folder."""
-    return autoencoder_class(folder).from_pretrained(folder, torch_dtype=dtype)
+    return finite(autoencoder_class(folder).from_pretrained(folder, torch_dtype=dtype), folder)
 
 
 def downsampling(config: Mapping[str, Any]) -> int:

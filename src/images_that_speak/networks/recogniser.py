@@ -14,6 +14,7 @@ from ..audio.mel import MEL
 from ..audio.vocos import ConvNeXtBlock
 from ..errors import UserError
 from ..files import atomic_path, read_json, write_json
+from ..weights import finite
 
 BLANK = 0
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -86,7 +87,7 @@ class PhoneRecogniser(nn.Module):
         except (TypeError, SafetensorError, OSError, RuntimeError) as error:
             detail = " ".join(str(error).split())[:300]
             raise UserError(f"{folder}: not a readable recogniser ({detail})") from error
-        return recogniser.eval().requires_grad_(False)
+        return finite(recogniser, folder / WEIGHTS).eval().requires_grad_(False)
 
 
 def greedy(log_probs: Tensor) -> list[list[int]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import UserError
+from ..weights import finite
 from .condition import Condition
 from .text import TextConditioner
 
@@ -127,10 +128,11 @@ def pocket_scene_conditioner(text_encoder: str | Path, tokenizer: str | Path,
         if folder is not None and not Path(folder).is_dir():
             raise UserError(f"model.conditioner.{key}={folder}: no such folder (python train.py "
                             f"experiment=pocket/{'image' if key == 'scene' else 'text'} makes it)")
-    text = TextConditioner(CLIPTextModel.from_pretrained(text_encoder, torch_dtype=torch.float32),
-                           CLIPTokenizer.from_pretrained(tokenizer))
+    text = TextConditioner(finite(CLIPTextModel.from_pretrained(text_encoder, torch_dtype=torch.float32),
+                                  text_encoder), CLIPTokenizer.from_pretrained(tokenizer))
     if scene is not None:
-        return SceneConditioner(text, SceneAdapter.from_pretrained(scene, torch_dtype=torch.float32))
+        return SceneConditioner(
+            text, finite(SceneAdapter.from_pretrained(scene, torch_dtype=torch.float32), scene))
     return SceneConditioner(text, SceneAdapter(width=text.text_encoder.config.hidden_size, **adapter))
 
 

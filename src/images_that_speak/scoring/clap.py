@@ -14,6 +14,7 @@ from ..audio.mel import MEL
 from ..errors import UserError
 from ..hub import out_of_reach
 from ..speech.tts import resample
+from ..weights import finite
 from .metric import Clip, Scores
 
 
@@ -31,7 +32,7 @@ def load_clap(model: str, device: str) -> tuple[Any, Any]:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"CLAP model={model}: cannot be loaded (expected a folder or a hub id such as "
                         f"laion/clap-htsat-unfused, 0.6 GB; {reason})") from error
-    return network.to(device).eval().requires_grad_(False), processor  # type: ignore[arg-type]
+    return finite(network, f"CLAP model={model}").to(device).eval().requires_grad_(False), processor  # type: ignore[arg-type]
 
 
 class Clap:

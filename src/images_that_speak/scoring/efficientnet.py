@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from ..errors import UserError, nearest
+from ..weights import finite
 from .nouns import noun_classes
 from .packages import package_folder, required
 from .seen import Retrieval
@@ -77,6 +78,7 @@ class EfficientNetReader:
         self.size: int = library.get_image_size(f"efficientnet-{model}")
         network = library.from_name(f"efficientnet-{model}")
         network.load_state_dict(_weights(model, where))
+        finite(network, f"reader.picture.model={model}")
         self.network = network.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()

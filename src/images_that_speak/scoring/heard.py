@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..hub import out_of_reach
+from ..weights import finite
 from .text import normalise
 
 SAMPLE_RATE = 16_000
@@ -301,7 +302,7 @@ class WhisperReader:
             raise UserError(f"reader.speech.model={model}: no Whisper model can be loaded from there "
                             f"(expected a folder or a hub id such as openai/whisper-small.en; {reason})"
                             ) from error
-        self.model = network.to(device).eval().requires_grad_(False)
+        self.model = finite(network, f"reader.speech.model={model}").to(device).eval().requires_grad_(False)
         self.batch_size = batch_size
         self.max_tokens = min(max_tokens, self.model.config.max_target_positions - 8)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import UserError, nearest
 from ..resources import weights_dir
+from ..weights import finite
 
 SHAPE = (256, 1024)
 CROP, STRIDE = 256, 32
@@ -195,7 +196,7 @@ def load_picture_reader(
             )
         name, source = f"{model}/{Path(pretrained).stem}", model
     try:
-        network = open_clip.create_model(source, pretrained)
+        network = finite(open_clip.create_model(source, pretrained), pretrained or folder)
         tokenizer = open_clip.get_tokenizer(source)
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -21,6 +21,7 @@ from ..audio.mel import LogMel
 from ..audio.picture import is_copy, quantise, read_picture
 from ..audio.wave import read_wave
 from ..errors import UserError, nearest
+from ..weights import check_finite
 from .clap import Clap
 from .distances import frechet_distance, kernel_audio_distance, kernel_inception_distance
 from .metric import Clip, Scores
@@ -87,8 +88,10 @@ class InceptionSquares:
         data = self.path.read_bytes()
         try:
             # torch-fidelity would unpickle anything; these bytes are only taken when they hold tensors.
-            torch.load(BytesIO(data), weights_only=True)
+            check_finite(torch.load(BytesIO(data), weights_only=True), self.path)
             self.network = FeatureExtractorInceptionV3("inception", ["2048"], BytesIO(data)).to(self.device)
+        except UserError:
+            raise
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{self.path}: not the weights of FID's Inception v3 ({reason})") from error

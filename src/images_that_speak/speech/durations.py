@@ -21,6 +21,7 @@ from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import atomic_path, read_json, write_json
 from ..resources import weights_dir
+from ..weights import finite
 from .phonemes import PAUSE, PHONE_IDS, PHONES, UNKNOWN, text_to_phones
 from .tts import Phone
 
@@ -128,7 +129,7 @@ class DurationModel(nn.Module):
             raise UserError(f"{folder / 'config.json'}: no key {error}") from error
         except (SafetensorError, RuntimeError, OSError) as error:
             raise UserError(f"{file}: not the weights of a duration model ({error})") from error
-        return model.eval()
+        return finite(model, file).eval()
 
 
 def plan_speech(text: str, durations: DurationModel, voice: str | None = None, seconds: float = MEL.seconds,

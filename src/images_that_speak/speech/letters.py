@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import atomic_path, read_json, write_json
 from ..resources import weights_dir
+from ..weights import check_finite
 from .dictionary import ARPABET, dictionary
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'"
@@ -122,6 +123,7 @@ class LetterToSound:
                 tables.append((np.cumsum(arrays[f"keys.{n}"], dtype=np.int64), logp, backoff))
         except (SafetensorError, OSError, KeyError, IndexError) as error:
             raise UserError(f"{folder}: not a letter-to-sound model ({error})") from error
+        check_finite(arrays, folder / "model.safetensors")
         return cls(pairs, tables)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import content_hash, file_hash
 from ..hub import out_of_reach
+from ..weights import finite
 from .forced import Aligner, PocketsphinxAligner
 from .phonemes import normalise_text
 from .tts import TTS, SpeechError, Utterance, resample
@@ -162,8 +163,10 @@ class SpeechT5(NeuralTTS):
             map(out_of_reach, (self.model, self.vocoder)))}
         try:
             return (SpeechT5Tokenizer.from_pretrained(self.model, **options),
-                    SpeechT5ForTextToSpeech.from_pretrained(self.model, **options).eval(),
-                    SpeechT5HifiGan.from_pretrained(self.vocoder, **options).eval())
+                    finite(SpeechT5ForTextToSpeech.from_pretrained(self.model, **options), self.model).eval(),
+                    finite(SpeechT5HifiGan.from_pretrained(self.vocoder, **options), self.vocoder).eval())
+        except UserError:
+            raise
         # Everything that a missing, truncated or foreign folder makes these libraries raise.
         except Exception as error:
             raise UserError(f"tts.model={self.model}, tts.vocoder={self.vocoder}: no SpeechT5 can be loaded "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..weights import finite
 from .phonemes import PAUSE, UNKNOWN, text_to_phones, to_ipa
 
 SYMBOLS = ("$" ';:,.!?¡¿—…"«»“” '
@@ -83,7 +84,7 @@ class PhonemeBERT:
         folder = Path(folder)
         if (folder / "config.json").exists():
             try:
-                return cls(AlbertModel.from_pretrained(str(folder), local_files_only=True))
+                return cls(finite(AlbertModel.from_pretrained(str(folder), local_files_only=True), folder))
             except (OSError, ValueError, RuntimeError) as error:
                 raise UserError(f"{folder}: cannot be loaded as AlbertModel "
                                 f"({str(error).splitlines()[0]})") from error

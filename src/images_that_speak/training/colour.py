@@ -15,6 +15,7 @@ from ..data.coloured import ColouredBatch, ColouredWindows
 from ..errors import UserError
 from ..networks.chroma import ChromaNet
 from ..networks.text import TextConditioner
+from ..weights import finite
 from .export import save_half
 from .schedule import adamw
 
@@ -45,7 +46,8 @@ def train_colour(out_dir: str | Path, *, corpus: str, text_encoder: str | Path, 
             raise UserError(f"model.{key}={folder}: no such folder (python train.py experiment=pocket/text "
                             "makes it)")
     torch.manual_seed(seed)
-    text = TextConditioner(CLIPTextModel.from_pretrained(text_encoder, torch_dtype=torch.float32),
+    text = TextConditioner(finite(CLIPTextModel.from_pretrained(text_encoder, torch_dtype=torch.float32),
+                                  text_encoder),
                            CLIPTokenizer.from_pretrained(tokenizer))
     network = ChromaNet(tuple(widths), text.text_encoder.config.hidden_size)
     windows = ColouredWindows(corpus, seed=seed, batch_size=batch_size)

@@ -17,6 +17,7 @@ from ..diffusion.predictor import NoiseSchedule, Predictor
 from ..errors import UserError
 from ..networks.scene import scene_cells
 from ..speech.phonemes import PAUSE, PHONE_IDS
+from ..weights import finite
 from .export import save_half
 from .lora import LoraSettings, add_lora, export_lora, trainable_state
 from .schedule import adamw
@@ -49,7 +50,7 @@ def widened_unet(folder: str, latent_channels: int) -> UNet2DConditionModel:
 
     What it says of the channels it knows stays the same; of the others it says 0 until it is trained.
     """
-    unet = UNet2DConditionModel.from_pretrained(folder)
+    unet = finite(UNet2DConditionModel.from_pretrained(folder), folder)
     known = unet.config.in_channels
     if known > latent_channels:
         raise UserError(f"model.unet.latent_channels={latent_channels}: {folder} has {known} "

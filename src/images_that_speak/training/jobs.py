@@ -56,12 +56,13 @@ def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     import torch
 
     from ..networks.autoencoder import PatchAutoencoder
+    from ..weights import finite
     from .export import save_half
 
     torch.manual_seed(cfg.seed)
     options = _options(cfg)
     extends = options.pop("extends")
-    base = None if extends is None else PatchAutoencoder.from_pretrained(extends)
+    base = None if extends is None else finite(PatchAutoencoder.from_pretrained(extends), extends)
     vae = PatchAutoencoder(**options)
     pictures = torch.cat([batch["picture"] for batch in instantiate(cfg.data)])
     kept = vae.fit(pictures * 2 - 1, base)

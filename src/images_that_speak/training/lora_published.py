@@ -35,6 +35,7 @@ from ..diffusion.loading import LORA_FILE, UNFROZEN_FILE, load_adapter
 from ..errors import UserError
 from ..files import atomic_path
 from ..networks.adapters import PublishedAdapter
+from ..weights import check_finite
 from .lora import jsonable
 
 PREFIX = "unet."
@@ -95,6 +96,7 @@ def export_published(source: str | Path, folder: str | Path) -> list[str]:
     source, folder = Path(source), Path(folder)
     try:
         layers = load_file(source / LORA_FILE)
+        check_finite(layers, source / LORA_FILE)
         with safe_open(str(source / LORA_FILE), "pt") as file:
             told = json.loads((file.metadata() or {}).get("lora_adapter_metadata") or "{}")
     except (SafetensorError, OSError, ValueError) as error:
@@ -143,6 +145,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     content = torch_load(path)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path}: expected a dictionary of tensors")
+    check_finite(content, path)
     return content
 
 

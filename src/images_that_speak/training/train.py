@@ -26,6 +26,7 @@ from ..runs import Run, export_folder, export_weights, open_run
 from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
+from ..weights import finite
 from .fit import check_strategy, ema_of, fit, whole_state
 from .matching import match
 
@@ -72,7 +73,8 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     check_strategy(cfg.trainer.get("strategy"), cfg.trainer.ema_decay)  # before latents are made for hours
     # Networks are initialised from the seed, whatever was drawn before.
     L.seed_everything(cfg.seed, verbose=False)
-    module = instantiate(cfg.model, max_steps=cfg.steps)
+    # What it begins with may come from any folder.
+    module = finite(instantiate(cfg.model, max_steps=cfg.steps), "model")
     data = instantiate(cfg.data)
     match(module, data)
     if isinstance(data, PictureData):

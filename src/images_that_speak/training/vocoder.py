@@ -279,7 +279,7 @@ def averaged(checkpoint: str | Path) -> VocoderTraining:
     content = torch_load(Path(checkpoint))
     # What it started from may be gone, and its weights are in the checkpoint.
     module = VocoderTraining(**{**content["hyper_parameters"], "start": None})
-    module.load_state_dict(content["state_dict"])
+    load_strictly(module, content["state_dict"], checkpoint)
     for name, state in content.get("callbacks", {}).items():
         if name.startswith(("GeneratorEMA", "EMA")) and state["shadow"]:
             parameters = dict(module.named_parameters())

@@ -15,6 +15,7 @@ from ...audio.mel import MEL, band_frequencies
 from ...errors import UserError
 from ...files import read_json
 from ...speech.phonemes import PAUSE, PHONE_IDS
+from ...weights import finite
 from ..autoencoder import PatchAutoencoder
 from ..condition import Condition
 from .aligned import AlignedAdapter, ResidualConv, progress
@@ -129,14 +130,15 @@ def pitched_adapter(base: str | Path | None = None, autoencoder: str | Path | No
         made = PitchedAdapter(**adapter)
     else:
         name = read_json(Path(base) / "config.json")["_class_name"]
-        trained = (PitchedAdapter if name == "PitchedAdapter" else AlignedAdapter).from_pretrained(
-            base, torch_dtype=torch.float32)
+        trained = finite((PitchedAdapter if name == "PitchedAdapter" else AlignedAdapter).from_pretrained(
+            base, torch_dtype=torch.float32), base)
         sizes = {key: value for key, value in trained.config.items() if not key.startswith("_")}
         made = PitchedAdapter(**{**adapter, **sizes})
         if not made.spread.weight.is_meta:  # check=true counts parameters and holds none
             made.load_state_dict(trained.state_dict(), strict=False)
     if autoencoder is not None:
-        basis = PatchAutoencoder.from_pretrained(autoencoder, torch_dtype=torch.float32).basis
+        basis = finite(PatchAutoencoder.from_pretrained(autoencoder, torch_dtype=torch.float32),
+                       autoencoder).basis
         if basis.shape != made.look.weight.shape[:2]:
             raise UserError(f"model.conditioner.autoencoder={autoencoder}: {tuple(basis.shape)} coefficients "
                             f"of pixels (expected {tuple(made.look.weight.shape[:2])}: waves, patch²)")
