@@ -41,7 +41,7 @@ def test_nothing_imports_in_a_circle() -> None:
     graph = imports(PACKAGE)
     # Were names read wrongly, there would be few arrows and never a circle.
     assert "diffusion.generate" in graph["generate"] and "runs.run" in graph["runs"]
-    assert "speech.phonemes" in graph["validate"] and "config" in graph["runs.run"]
+    assert "speech.normalisation" in graph["validate"] and "config" in graph["runs.run"]
     TopologicalSorter(graph).prepare()
 
 

@@ -34,7 +34,7 @@ def ljspeech(root: Path, wave: np.ndarray | None = None) -> None:
     (root / "metadata.csv").write_text(
         "LJ001-0001|Printing, in 1450|Printing, in fourteen fifty\n"
         'LJ001-0002|"in being|"in being\n'
-        "LJ001-0003|Ω alone|Ω alone\n", encoding="utf-8")
+        "LJ001-0003|и alone|и alone\n", encoding="utf-8")
     for name in ("LJ001-0001", "LJ001-0002", "LJ001-0003"):
         sound(root / f"wavs/{name}.wav", 22_050, wave)
 

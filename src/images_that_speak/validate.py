@@ -231,7 +231,7 @@ def _speaks_phonemes(cfg: DictConfig) -> bool:
 
 
 def _phrase_problems(phrase: str) -> list[str]:
-    from .speech.phonemes import normalise_text
+    from .speech.normalisation import normalise_text
 
     try:
         normalise_text(phrase)
