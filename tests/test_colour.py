@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from images_that_speak import cli, config
 from images_that_speak.audio.mel import MEL
+from images_that_speak.audio.picture import luminance as pixel_luminance
 from images_that_speak.audio.picture import read_picture
 from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.colour import run as module
@@ -31,7 +32,6 @@ from images_that_speak.diffusion.colorization import (
     from_ratio,
     luminance,
     paint,
-    seen_luminance,
     with_gray,
 )
 from images_that_speak.diffusion.layout import pocket_layout, stable_diffusion_layout
@@ -53,7 +53,7 @@ SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.01
 
 def test_luminance_is_that_of_pillow():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(seen_luminance(pixels), np.asarray(Image.fromarray(pixels).convert("L")))
+    np.testing.assert_array_equal(pixel_luminance(pixels), np.asarray(Image.fromarray(pixels).convert("L")))
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.02, 0.3, 3.0])
@@ -113,7 +113,7 @@ def test_stable_diffusion_colours_in_its_latents(tmp_path):
     gray = np.random.default_rng(3).integers(0, 256, (256, 1024)).astype(np.uint8)
     chroma = colorizer.chroma(gray, "a drawing of an owl, grayscale", 0)
     assert np.abs(chroma).mean() > 1e-3
-    np.testing.assert_array_equal(seen_luminance(paint(gray, chroma)), gray)
+    np.testing.assert_array_equal(pixel_luminance(paint(gray, chroma)), gray)
     np.testing.assert_array_equal(colorizer.chroma(gray, "a picture of an owl", 0), chroma)
     assert np.abs(colorizer.chroma(gray, "a picture of an owl", 1) - chroma).max() > 1e-3
     with pytest.raises(UserError, match="colorizer.start=3: expected 0 to 2"):

@@ -40,6 +40,14 @@ class Vocoder(nn.Module):
         Returns the wave (B, F · hop) float32 on the vocoder's device. Raises UserError on NaN, other types
         and other shapes.
         """
+        return self.decode_message(picture, rounded=True)
+
+    @torch.no_grad()
+    def decode_message(self, picture: Tensor | np.ndarray, rounded: bool = False) -> Tensor:
+        """`decode_picture` of what `audio.picture.to_grid` made of 8-bit pictures: floats stay as they are.
+
+        rounded: bring floats to 8 bits, as `decode_picture` does.
+        """
         if isinstance(picture, np.ndarray) and not picture.flags.writeable:
             picture = picture.copy()  # torch warns of memory that it may not write to
         picture = torch.as_tensor(picture)
@@ -48,7 +56,8 @@ class Vocoder(nn.Module):
                 raise UserError(f"picture of {picture.dtype}: expected uint8 or floats in [0, 1]")
             if not torch.isfinite(picture).all():
                 raise UserError("picture: holds NaN or infinity (expected values in [0, 1])")
-            picture = (picture.float().clamp(0, 1) * 255).round()
+            picture = picture.float().clamp(0, 1) * 255
+            picture = picture.round() if rounded else picture
         if picture.ndim != 3:
             raise UserError(f"picture of shape {tuple(picture.shape)}: expected "
                             f"(batch, {self.spec.n_mels}, frames)")

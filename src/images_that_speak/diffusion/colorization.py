@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..audio.picture import luminance as pixel_luminance
 from ..errors import UserError
 from ..files import read_json
 from ..networks.chroma import ChromaNet, reduced
@@ -43,12 +44,6 @@ def with_gray(rgb: Tensor, gray: Tensor) -> Tensor:
     return rgb + (gray - luminance(rgb))[..., None, :, :]
 
 
-def seen_luminance(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 → (H, W) uint8, to the bit as Pillow converts a picture to "L"."""
-    red, green, blue = pixels.astype(np.int64).transpose(2, 0, 1)
-    return ((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16).astype(np.uint8)
-
-
 # Steps of red, green and blue by which rounding is mended, the smallest first.
 MENDS = sorted(product(range(-2, 3), repeat=3), key=lambda step: sum(abs(part) for part in step))
 
@@ -67,13 +62,13 @@ def paint(gray: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         room = np.where(chroma > 0, (1 - y) / chroma, np.where(chroma < 0, -y / chroma, 1.0)).min(0)
     pixels = np.round(255 * (y + chroma * np.clip(room, 0, 1)).clip(0, 1)).astype(np.int64).transpose(1, 2, 0)
-    rows, columns = np.nonzero(seen_luminance(pixels) != gray)
+    rows, columns = np.nonzero(pixel_luminance(pixels) != gray)
     for step in MENDS:
         if not len(rows):
             break
         mended = pixels[rows, columns] + np.array(step)
         good = ((mended >= 0) & (mended <= 255)).all(1)
-        good &= seen_luminance(mended.clip(0, 255)[None])[0] == gray[rows, columns]
+        good &= pixel_luminance(mended.clip(0, 255)[None])[0] == gray[rows, columns]
         pixels[rows[good], columns[good]] = mended[good]
         rows, columns = rows[~good], columns[~good]
     pixels[rows, columns] = gray[rows, columns][:, None]
