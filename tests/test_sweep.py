@@ -198,10 +198,40 @@ def test_the_declared_figures_are_those_of_a_result() -> None:
     assert set(totals(rows, 0)) == {"samples", *objectives.READ_BACK}
 
 
-def test_figures_that_are_missing_are_none() -> None:
+def test_figures_that_are_missing_are_no_numbers() -> None:
     assert objectives.figures(["wer", "clip"], {"wer": 0.5, "clip": 2}) == (0.5, 2.0)
-    for result in ({"wer": 0.5}, {"wer": 0.5, "clip": None}, {"wer": float("nan"), "clip": 1.0}):
-        assert objectives.figures(["wer", "clip"], result) is None
+    assert objectives.figures([], {"wer": 0.5}) is None
+    for result in ({"wer": 0.5}, {"wer": 0.5, "clip": None}, {"wer": 0.5, "clip": float("nan")}):
+        wer, clip = objectives.figures(["wer", "clip"], result) or ()
+        assert wer == 0.5 and clip != clip
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["optimized_metrics=[top1]"], "'top1' would be missing: one image prompt"),
+    (["optimized_metrics=[wer,clip]", "reader=ctc", "reader.picture=null"],
+     "'clip' would be missing: nobody looks"),
+])
+def test_a_figure_that_no_run_will_have_is_refused(call, arguments: list[str], told: str) -> None:
+    code, printed, ran = call("hydra/sweeper=optuna", "guidance.audio_weight=interval(0,1)", *arguments)
+    assert code == 2 and told in printed and ran == 0
+
+
+def test_a_training_without_validation_has_no_figure_of_it() -> None:
+    cfg = OmegaConf.create({"model": {"_target_": "x.LatentDiffusionTraining"}, "data": {"valid": None},
+                            "optimized_metrics": ["valid/loss"]})
+    assert "data.valid is null" in objectives.undeclared(cfg, "train")[0]
+    cfg.data.valid = {"root": "x"}
+    assert not objectives.undeclared(cfg, "train")
+
+
+def test_a_search_by_nothing_ends_and_says_so(call, here: Path) -> None:
+    prompts = here / "pairs.csv"
+    prompts.write_text("image_prompt,audio_prompt\na cat,happy baby\ntwo dogs,happy baby\n")
+    code, printed, ran = call("hydra/sweeper=optuna", "hydra.sweeper.trials=8", "optimized_metrics=[top1]",
+                              "guidance.audio_weight=interval(0,1)", f"prompts={prompts}")
+    assert code == 2 and ran == 3
+    assert "trial 0: its run gave no top1" in printed and "there is nothing to search by" in printed
+    assert "best:" not in printed
 
 
 def test_a_training_has_the_figures_of_its_module() -> None:

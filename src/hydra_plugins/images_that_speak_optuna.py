@@ -7,6 +7,7 @@ issued again it goes on with jobs that were cut off or failed, and makes what is
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig
 
 SAMPLERS = ("tpe", "nsga2", "random")
+LACKING = 3  # runs without the figure that is searched by, after which a search ends
 
 
 class OptunaSweeper(Sweeper):
@@ -84,7 +86,7 @@ class OptunaSweeper(Sweeper):
             storage=self.storage or f"sqlite:///{folder.resolve() / 'optuna.db'}",
             sampler=self._sampler(optuna), directions=[kinds[name] for name in names])  # type: ignore[misc]
         queue_again(study)
-        self._search(study, searched, fixed)
+        self._search(study, searched, fixed, names)
         best = [{"values": dict(zip(names, trial.values, strict=True)), "params": trial.params}
                 for trial in study.best_trials]
         write_json(folder / "best.json", {"metrics": {name: kinds[name] for name in names}, "best": best})
@@ -100,9 +102,14 @@ class OptunaSweeper(Sweeper):
             return optuna.samplers.RandomSampler(seed=self.seed)
         return optuna.samplers.TPESampler(seed=self.seed, constant_liar=self.parallel > 1)
 
-    def _search(self, study: Any, searched: dict[str, Any], fixed: Sequence[str]) -> None:
+    def _search(self, study: Any, searched: dict[str, Any], fixed: Sequence[str],
+                names: Sequence[str]) -> None:
+        """Raise UserError when the first runs all lack a figure: nothing would be searched by."""
         from optuna.trial import TrialState
 
+        from images_that_speak.errors import UserError
+
+        lacking = 0
         states = [trial.state for trial in study.get_trials(deepcopy=False)]
         # Those that still run are another process's, which searches in the same storage.
         left = self.trials - sum(state in (TrialState.COMPLETE, TrialState.RUNNING) for state in states)
@@ -114,10 +121,21 @@ class OptunaSweeper(Sweeper):
             batch = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in trials]
             for trial, job in zip(trials, self.launcher.launch(batch, initial_job_idx=number), strict=True):
                 values = job.return_value if job.status == JobStatus.COMPLETED else None
-                if values is None:
+                without = [name for name, value in zip(names, values or (), strict=False)
+                           if math.isnan(value)]
+                if without:
+                    print(f"trial {trial.number}: its run gave no {' and no '.join(without)}, and counts "
+                          "as failed")
+                    lacking += 1
+                if values is None or without:
                     study.tell(trial, state=TrialState.FAIL)
                 else:
                     study.tell(trial, list(values))
+            done = any(state == TrialState.COMPLETE for state in
+                       (trial.state for trial in study.get_trials(deepcopy=False)))
+            if lacking >= min(LACKING, self.trials) and not done:
+                raise UserError(f"optimized_metrics=[{','.join(names)}]: no run has given "
+                                f"{' and '.join(names)} so far; there is nothing to search by")
             left, number = left - len(trials), number + len(trials)
 
 

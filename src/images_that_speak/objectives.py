@@ -56,13 +56,27 @@ def undeclared(cfg: DictConfig, task: str) -> list[str]:
         return ["optimized_metrics: this run gives no figure that could be optimised"]
     if not names:
         return [f"optimized_metrics: names nothing to optimise; expected some of {', '.join(known)}"]
-    return [f"optimized_metrics: {name!r} is no figure of this run; expected some of {', '.join(known)}."
-            f"{nearest(name, known)}" for name in names if name not in known]
+    wrong = [f"optimized_metrics: {name!r} is no figure of this run; expected some of {', '.join(known)}."
+             f"{nearest(name, known)}" for name in names if name not in known]
+    return wrong + [f"optimized_metrics: {name!r} would be missing: {reason}" for name in names
+                    if name in known and (reason := _lacking(cfg, task, name))]
+
+
+def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
+    """Why every run of `cfg` will be without the figure `name`, as far as its settings tell."""
+    if task == "train":
+        data: Any = cfg.get("data") or {}
+        if name.startswith("valid/") and "valid" in data and data["valid"] is None:
+            return "nothing is validated on (data.valid is null)"
+        return None
+    if name in ("clip", "top1", "joint") and OmegaConf.select(cfg, "reader.picture") is None:
+        return "nobody looks at the pictures (reader.picture is null)"
+    if task == "generate" and name in ("top1", "joint") and cfg.get("prompts") is None:
+        return "one image prompt cannot be taken for another (prompts=FILE gives several)"
+    return None
 
 
 def figures(names: Sequence[str], result: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """The figures of a result that are optimised, or None when one of them is missing."""
+    """The figures of a result that are optimised, NaN for each that it lacks; None where none is."""
     found = [result.get(name) for name in names]
-    if not found or any(not isinstance(value, (int, float)) or math.isnan(value) for value in found):
-        return None
-    return tuple(float(value) for value in found)  # type: ignore[arg-type]
+    return tuple(float(value) if isinstance(value, (int, float)) else math.nan for value in found) or None
