@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from tiny_training import build
+from omegaconf import OmegaConf
+from tiny_training import RandomLatents, build
+from torch.utils.data import DataLoader
 
 from images_that_speak.diffusion.predictor import NoiseSchedule, Predictor
 from images_that_speak.errors import UserError
@@ -20,6 +23,7 @@ from images_that_speak.networks.adapters import (
     SequenceAdapter,
 )
 from images_that_speak.networks.condition import Condition
+from images_that_speak.runs.metrics import MetricsJsonl
 from images_that_speak.training.diffusion import (
     LatentDiffusionTraining,
     column_weights,
@@ -28,8 +32,10 @@ from images_that_speak.training.diffusion import (
     widened_unet,
 )
 from images_that_speak.training.ema import EMA
+from images_that_speak.training.fit import fit
 from images_that_speak.training.lora import LoraSettings
 from images_that_speak.training.schedule import learning_rate_factor
+from images_that_speak.training.train import train as run_training
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 
@@ -94,6 +100,42 @@ def test_kill_and_resume_is_bit_identical(kind: str, tmp_path: Path) -> None:
         # Only what is trained: LoRA, the unfrozen block and the conditioner.
         names = set(whole["state_dict"])
         assert all("lora_" in n or "mid_block.resnets.0" in n or n.startswith("conditioner.") for n in names)
+
+
+def loaders() -> tuple[DataLoader, DataLoader]:
+    data = RandomLatents()
+    train, valid = (DataLoader([data[n] for n in range(8)], batch_size=2) for _ in range(2))
+    return train, valid
+
+
+@pytest.mark.parametrize(("steps", "accumulate", "validated"), [(3, 1, [3]), (6, 1, [4, 6]), (4, 1, [4]),
+                                                               (3, 2, [2, 3])])
+def test_the_last_step_is_validated(steps: int, accumulate: int, validated: list[int],
+                                    tmp_path: Path) -> None:
+    """Whatever `validate_every` is; once, where it is due anyway."""
+    metrics = MetricsJsonl(tmp_path / "metrics.jsonl", 1)
+    train, valid = loaders()
+    fit(build("speech"), train, tmp_path, max_steps=steps, valid=valid, validate_every=4, ema_decay=None,
+        accumulate=accumulate, callbacks=[metrics], accelerator="cpu", progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "valid/loss" in row] == validated
+    assert metrics.figures["valid/loss"] == [row for row in rows if "valid/loss" in row][-1]["valid/loss"]
+    assert checkpoint(tmp_path)["global_step"] == steps
+
+
+def test_weights_do_not_go_back(tmp_path: Path) -> None:
+    train, _ = loaders()
+    options = {"ema_decay": None, "accelerator": "cpu", "progress": False}
+    fit(build("speech"), train, tmp_path, max_steps=3, **options)
+    before = (tmp_path / "checkpoints/last.ckpt").read_bytes()
+    with pytest.raises(UserError, match="steps=2: .*last.ckpt is of step 3 already; expected at least 3"):
+        fit(build("speech"), train, tmp_path, max_steps=2, **options)
+    (tmp_path / "run.json").write_text("{}")
+    cfg = OmegaConf.create({"resume": str(tmp_path), "steps": 2, "model": {}})
+    with pytest.raises(UserError, match="steps=2"):
+        run_training(cfg)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "run.json"}
+    assert (tmp_path / "checkpoints/last.ckpt").read_bytes() == before
 
 
 def test_schedule_is_stable_diffusions() -> None:

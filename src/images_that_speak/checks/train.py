@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..runs import export_folder
 from ..training.fit import check_strategy
 from ..training.matching import match
-from ..training.train import autoencoder_folder
+from ..training.train import autoencoder_folder, check_resumed
 from ..training.vocoder import find_start
 from .findings import Findings, table
 from .jobs import JOBS
@@ -48,6 +48,8 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     trainer = cfg.trainer
     with found.step("trainer"):
         check_strategy(trainer.get("strategy"), trainer.ema_decay)
+    with found.step("steps"):
+        check_resumed(cfg)
     found.tell("steps", f"{cfg.steps}, {cfg.precision.trainer} on {cfg.device}; a checkpoint every "
                f"{trainer.checkpoint_every}")
     export, note = export_folder(cfg)

@@ -74,6 +74,17 @@ def whole_checkpoint(path: str | Path) -> Path | None:
     return None
 
 
+def check_reached(path: Path, steps: int) -> None:
+    """Raise UserError when the checkpoint `path` is of a later step than `steps`: weights do not go back."""
+    if not path.exists() or damage(path) is not None:
+        return
+    found = _open(path)
+    reached = int(found.get("global_step", found.get("step", 0)))
+    if reached > steps:
+        raise UserError(f"steps={steps}: {path} is of step {reached} already; expected at least {reached}, "
+                        f"or steps={steps} without resume=, which trains anew")
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's file; None when every part has its checksum and it can be loaded."""
     try:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..data.datamodule import PictureData
 from ..errors import UserError
-from .checkpoints import Checkpoints, WholeFiles, whole_checkpoint
+from .checkpoints import Checkpoints, WholeFiles, check_reached, whole_checkpoint
 from .ema import EMA
 
 # Of frozen parts, which are meant to be in eval mode, and of Lightning's own use of torch.
@@ -85,6 +85,17 @@ class StepBar(L.Callback):
             self.bar.close()
 
 
+class LastValidation(L.Callback):
+    """Has the last step validated, whatever `validate_every` is: a result tells of the weights beside it.
+
+    Must come before what asks whether a batch is validated (`Checkpoints`).
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            trainer.val_check_batch = trainer.fit_loop.total_batch_idx + 1
+
+
 class Sharded(ModelParallelStrategy):
     """`trainer.strategy=fsdp`: torch's fully_shard over all processes, which runs on CPUs too."""
 
@@ -130,7 +141,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     check_strategy(strategy, ema_decay)
     quieten()
     checkpoints = Checkpoints(folder / "checkpoints", checkpoint_every)
-    extra: list[L.Callback] = [StepSeed(seed), checkpoints, Whole(), *callbacks]
+    extra: list[L.Callback] = [StepSeed(seed), LastValidation(), checkpoints, Whole(), *callbacks]
     loggers = list(loggers)
     if loggers:
         extra.append(LearningRateMonitor("step"))
@@ -155,6 +166,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
                         "every process the same batches; expected PictureData, which shares them out, or one "
                         "device")
     resume = whole_checkpoint(checkpoints.path)
+    check_reached(checkpoints.path, max_steps)
     try:
         engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
     except SystemExit as stop:

@@ -27,6 +27,7 @@ from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
 from ..weights import finite
+from .checkpoints import check_reached
 from .fit import check_strategy, ema_of, fit, whole_state
 from .matching import match
 
@@ -39,6 +40,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     if cfg.model is None:
         raise UserError("model: nothing to train (expected experiment=…; python train.py --help lists them)")
+    check_resumed(cfg)
     with open_run(cfg, "train") as run:
         if run.result is not None:
             return run.result
@@ -52,6 +54,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if export is not None and not run.follows:
             export_weights(run.dir, export)
         return run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
+
+
+def check_resumed(cfg: DictConfig) -> None:
+    """Raise UserError, before anything of the run changes, when `resume` is beyond `steps` already."""
+    for name in ("last.ckpt", "clip.ckpt") if cfg.resume else ():
+        check_reached(Path(cfg.resume) / "checkpoints" / name, int(cfg.steps))
 
 
 def slow_precision(precision: str, device: str) -> str | None:
