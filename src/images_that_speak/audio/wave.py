@@ -55,3 +55,8 @@ def wave_bytes(wave: np.ndarray, where: object, sample_rate: int = MEL.sample_ra
     file = BytesIO()
     soundfile.write(file, np.clip(wave, -1, 1), sample_rate, subtype="PCM_16", format=kind)
     return file.getvalue()
+
+
+def as_stored(wave: np.ndarray) -> np.ndarray:
+    """(T,) float32: what a file that `write_wave` makes of `wave` holds, rounded to 16 bits and clipped."""
+    return soundfile.read(BytesIO(wave_bytes(wave, "wave")), dtype="float32")[0]

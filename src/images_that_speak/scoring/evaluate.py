@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..audio.mel import MEL
 from ..audio.picture import is_copy, quantise, read_picture
-from ..audio.wave import read_wave
+from ..audio.wave import as_stored, read_wave
 from ..config import instantiate
 from ..errors import UserError
 from ..files import alone_in, names_apart, read_json, write_json
@@ -393,6 +393,9 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
                                         "second_heard": other and other.text})
                 if look:
                     embedded.append(readers.picture.embed_pictures(np.stack(pictures)))
+                if metrics and readers.source == "picture":
+                    # They compare with files: what these round to 16 bits must be rounded here.
+                    waves = [as_stored(wave) for wave in waves]
                 measured += _measure(metrics, good, pictures, waves, report)
                 report.items += good
             bar.update(len(chunk))
