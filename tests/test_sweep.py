@@ -116,6 +116,26 @@ def test_a_sweep_is_named_by_its_keys_and_what_is_fixed() -> None:
     assert sweep_name("evaluate", same[0]) != sweep_name("generate", same[0])
 
 
+def test_a_table_has_the_values_that_were_swept_in_the_order_given(call, here: Path) -> None:
+    """Also where a value is the default: a column of numbers is one of numbers."""
+    default = config.defaults("generate").guidance.audio_weight
+    code, printed, ran = call("seed=0,1", f"guidance.audio_weight=0.25,{default}",
+                              "composition=weighted_average")
+    assert code == 0 and ran == 4
+    rows = list(csv.DictReader((the_sweep(here) / "jobs.csv").open()))
+    assert list(rows[0])[:3] == ["seed", "guidance.audio_weight", "status"]
+    assert {(int(row["seed"]), float(row["guidance.audio_weight"])) for row in rows} == {
+        (seed, weight) for seed in (0, 1) for weight in (0.25, default)}
+    assert "default" not in printed
+    assert printed.splitlines()[-6].split()[:2] == ["seed", "audio_weight"]
+
+
+def test_a_swept_group_stands_where_it_was_given(call, here: Path) -> None:
+    code, _, _ = call("seed=1,2", "composition=weighted_average,split")
+    swept = read_json(the_sweep(here) / "sweep.json")["swept"]
+    assert code == 0 and swept[:2] == ["seed", "composition._target_"]
+
+
 def test_failures_are_recorded_and_the_others_go_on(call, here: Path) -> None:
     code, printed, ran = call("seed=7,8,9,1", "guidance.audio_weight=0.3,0.5")
     assert code == 1 and ran == 8 and "6 jobs failed" in printed

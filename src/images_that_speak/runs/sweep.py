@@ -12,13 +12,13 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from .. import config
 from ..errors import UserError
@@ -75,9 +75,26 @@ def record_failure(cfg: DictConfig, task: str, error: Exception) -> None:
             raise
 
 
-def gather(folder: Path) -> list[dict[str, Any]]:
-    """What is known of every job of a sweep: name, status, changed settings, result, error, run folder."""
-    jobs = []
+def given_keys(commands: Iterable[str]) -> list[str]:
+    """The keys that commands sweep over, in the order in which they were given."""
+    keys: dict[str, None] = {}
+    for text in (word for command in commands for word in shlex.split(command)):
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:  # the program, or a flag
+            continue
+        if override.is_sweep_override():
+            keys.setdefault(override.get_key_element().lstrip("+~"))
+    return list(keys)
+
+
+def gather(folder: Path, given: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What is known of every job of a sweep: name, status, changed settings, result, error, run folder.
+
+    "settings" has the value of every key that any of the jobs changed, also where it is the default; first
+    those of `given`, a key or a group each, in that order.
+    """
+    jobs: list[dict[str, Any]] = []
     for link in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not (link / "run.json").is_file():
             continue
@@ -88,17 +105,36 @@ def gather(folder: Path) -> list[dict[str, Any]]:
             "status": "finished" if done else info["status"], "changed": info["changed"],
             "result": read_json(link / "result.json") if done else None,
             "error": None if done else info.get("error"), "updated": info.get("updated")})
+    keys = dict.fromkeys(key for job in jobs for key in job["changed"])
+
+    def place(key: str) -> int:
+        return next((n for n, group in enumerate(given) if f"{key}.".startswith(f"{group}.")), len(given))
+
+    ordered = sorted(keys, key=place)
+    for job in jobs:
+        job["settings"] = _settings(folder / job["name"], job["changed"], ordered)
     return jobs
+
+
+def _settings(run: Path, changed: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """{key: value} of a run: what it changed, or else what its config.yaml says; without keys it lacks."""
+    known = dict(changed)
+    keys = list(keys)
+    follows = [key for key, value in changed.items() if isinstance(value, str) and "${" in value]
+    if (follows or any(key not in known for key in keys)) and (run / "config.yaml").is_file():
+        whole = config.flatten(OmegaConf.to_container(OmegaConf.load(run / "config.yaml"), resolve=False))
+        known = {**whole, **{key: value for key, value in changed.items() if key not in follows}}
+    return {key: known[key] for key in keys if key in known}
 
 
 def write_sweep(folder: Path, task: str) -> list[dict[str, Any]]:
     """Gather the jobs of a sweep into sweep.json, jobs.csv and README.md, and return them."""
-    jobs = gather(folder)
-    if not jobs:
-        return jobs
     before = read_json(folder / "sweep.json") if (folder / "sweep.json").is_file() else {}
     command = f"python {shlex.join([f'{task}.py', *sys.argv[1:]])}"
     commands = list(dict.fromkeys([*before.get("commands", []), command]))
+    jobs = gather(folder, given_keys(commands))
+    if not jobs:
+        return jobs
     columns, rows = table(jobs)
     write_json(folder / "sweep.json", {"task": task, "name": folder.name, "swept": swept_keys(jobs),
                                        "commands": commands, "jobs": jobs})
@@ -116,10 +152,10 @@ def write_sweep(folder: Path, task: str) -> list[dict[str, Any]]:
 def swept_keys(jobs: Iterable[dict[str, Any]]) -> list[str]:
     """The settings in which the jobs differ; those that follow from another one are left out."""
     jobs = list(jobs)
-    keys = list(dict.fromkeys(key for job in jobs for key in job["changed"]))
+    keys = list(dict.fromkeys(key for job in jobs for key in job["settings"]))
     seen: dict[tuple[str, ...], str] = {}
     for key in keys:
-        values = tuple(json.dumps(job["changed"].get(key), sort_keys=True) for job in jobs)
+        values = tuple(json.dumps(job["settings"].get(key), sort_keys=True) for job in jobs)
         if len(set(values)) > 1:
             seen.setdefault(values, key)
     return list(seen.values())
@@ -130,7 +166,7 @@ def table(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any
     keys = swept_keys(jobs)
     results = [config.flatten(job["result"] or {}) for job in jobs]
     scores = [name for name in SHOWN if any(isinstance(found.get(name), (int, float)) for found in results)]
-    rows = [{**{key: job["changed"].get(key, "default") for key in keys}, "status": job["status"],
+    rows = [{**{key: job["settings"].get(key) for key in keys}, "status": job["status"],
              **{name: found.get(name) for name in scores}, "run": job["folder"]}
             for job, found in zip(jobs, results, strict=True)]
     return [*keys, "status", *scores, "run"], rows
