@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
 import os
 import re
@@ -26,7 +27,9 @@ from images_that_speak.checks import train as check_train
 from images_that_speak.checks.findings import Findings, header, weights
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import read_settings
+from images_that_speak.diffusion.parts import on_meta, parameters
 from images_that_speak.errors import UserError
+from images_that_speak.networks.adapters import ADAPTERS
 from images_that_speak.resources import CONFIGS, OWN_CONFIGS, ROOT, choices, groups
 from images_that_speak.training.train import Repeated, train
 
@@ -210,6 +213,27 @@ def test_check_tells_the_plan_and_does_nothing(family: Path, tmp_path: Path, mon
     assert f"{passes} network evaluations a sample, {2 * passes} in all" in told
     assert "num_samples-2" in told and "(new)" in told and "nothing was run" in told
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("composition=speech_only", "family.lora=null")])
+def test_check_says_that_all_is_well_with_what_ships(more: tuple[str, ...], tmp_path: Path, capsys,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped family, not a stand-in: its adapter computes tables as it is made."""
+    code = launch(monkeypatch, "generate", "check=true", "device=cpu", f"paths.logs={tmp_path}/logs", *more)
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert "phoneme adapter" in told.out and "all is well" in told.out
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_adapter_can_be_counted(name: str, tmp_path: Path) -> None:
+    sizes = {"phones": 43, "voices": 2, "channels": 8}
+    made = ADAPTERS[name](**{key: value for key, value in sizes.items()
+                             if key in inspect.signature(ADAPTERS[name]).parameters})
+    made.save_pretrained(tmp_path)
+    counted = on_meta(ADAPTERS[name], tmp_path)
+    assert parameters(counted) == parameters(made)
+    assert all(value.is_meta for value in (*counted.parameters(), *counted.buffers()))
 
 
 def test_check_tells_every_error_at_once(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

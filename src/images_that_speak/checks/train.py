@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -15,7 +14,7 @@ from ..audio.hifigan import load_published
 from ..config import instantiate, locate, unbound
 from ..data.manifest import Corpus
 from ..diffusion.layout import find_part
-from ..diffusion.parts import parameters
+from ..diffusion.parts import no_numbers, parameters
 from ..errors import UserError
 from ..runs import export_folder
 from ..training.fit import check_strategy
@@ -86,13 +85,10 @@ def skeleton_text(source: str) -> Any:
 
 
 def _networks(found: Findings, cfg: DictConfig) -> L.LightningModule | None:
-    """The module, built with its parameters on the meta device, where a network of any size costs nothing.
-
-    Only the parameters: tables that a module computes for itself, such as mel filters, need numbers.
-    """
+    """The module, built without its numbers."""
     with found.step("model"):
         node = _without_weights(OmegaConf.to_container(cfg.model, resolve=True))
-        with init_empty_weights(include_buffers=False):
+        with no_numbers():
             module: L.LightningModule = instantiate(node, max_steps=cfg.steps)
         _tell_networks(found, module.named_children())
         return module
@@ -104,7 +100,7 @@ def _job(found: Findings, cfg: DictConfig, job: str) -> None:
     options: Any = OmegaConf.to_container(cfg.model, resolve=True)
     del options["job"]
     if job in JOBS:
-        with init_empty_weights(include_buffers=False):
+        with no_numbers():
             parts = JOBS[job](cfg, options)
         _tell_networks(found, parts.items())
     corpus = options.get("corpus")

@@ -5,12 +5,13 @@ They lie on torch's meta device, where tensors have shapes and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from accelerate import init_empty_weights
 from torch import nn
 
 from ..errors import UserError
@@ -65,23 +66,37 @@ def parts(layout: Layout, branches: tuple[str, ...]) -> dict[str, Part]:
     return found
 
 
+@contextmanager
+def no_numbers() -> Iterator[None]:
+    """What is made within has its parameters on the meta device, where a network of any size costs nothing.
+
+    Only the parameters: a table that a module computes for itself, such as mel filters, is made of numbers,
+    and some of what computes it does not run on that device.
+    """
+    with init_empty_weights(include_buffers=False):
+        yield
+
+
 def on_meta(cls: Any, folder: Path) -> Any:
     """diffusers' network whose config lies in `folder`. Raises UserError when there is none."""
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
-    with torch.device("meta"):
-        return cls.from_config(cls.load_config(str(folder), local_files_only=True)).eval()
+    with no_numbers():
+        made = cls.from_config(cls.load_config(str(folder), local_files_only=True))
+    return made.to("meta").eval()
 
 
 def encoder_on_meta(cls: Any, folder: Path) -> Any:
     """transformers' network whose config lies in `folder`. Raises UserError when there is none."""
-    with reading(folder), torch.device("meta"):
-        return cls(cls.config_class.from_pretrained(str(folder), local_files_only=True)).eval()
+    with reading(folder), no_numbers():
+        made = cls(cls.config_class.from_pretrained(str(folder), local_files_only=True))
+    return made.to("meta").eval()
 
 
 def _condition_adapter(folder: Path) -> nn.Module:
-    with torch.device("meta"):
-        return ConditionAdapter.from_config(folder)
+    with no_numbers():
+        made = ConditionAdapter.from_config(folder)
+    return made.to("meta")
 
 
 def parameters(module: nn.Module, trained: bool = False) -> int:
