@@ -213,26 +213,40 @@ def test_every_epoch_has_every_sample_once_in_its_own_order():
     assert list(still) == list(still) == [[0, 1], [2, 3]]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stopped_epoch_goes_on_with_exactly_the_rest(corpus, latents, workers):
-    def loader():
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 2), (0, 2), (2, 0), (2, 1), (1, 3)])
+def test_a_stopped_epoch_goes_on_with_exactly_the_rest(corpus, latents, before, after):
+    """Also with another number of workers than it was begun with."""
+    def loader(workers):
         return batch_loader(SpeechClips(corpus, latents=latents, roll=True), 2, seed=3, workers=workers)
 
-    whole = loader()
+    whole = loader(0)
     expected = [batch["latent"] for _ in range(3) for batch in whole]
     for stop in (1, 2, 3, 4):  # 3 is the end of the first epoch
-        first, seen = loader(), []
+        first, seen = loader(before), []
         while len(seen) < stop:
             for batch in first:
                 seen.append(batch["latent"])
                 if len(seen) == stop:
                     state = first.state_dict()
                     break
-        second = loader()
+        second = loader(after)
         second.load_state_dict(state)
         rest = [batch["latent"] for batch in second] + [batch["latent"] for batch in second]
         want = expected[stop:stop + len(rest)]
         assert len(rest) >= 3 and all(torch.equal(a, b) for a, b in zip(rest, want, strict=True)), stop
+
+
+@pytest.mark.parametrize(("before", "after", "rest"), [(2, 4, 8), (4, 2, 8), (3, 2, 10), (12, 2, 0)])
+def test_an_epoch_goes_on_with_batches_of_another_size(before, after, rest):
+    """No sample is left out; of a batch that was seen in part, all are seen again."""
+    whole = sum(EpochBatches(12, 12, seed=1), [])
+    first = iter(EpochBatches(12, before, seed=1, drop_last=False))
+    seen = [key for _, batch in zip(range(max(1, 4 // before)), first, strict=False) for key in batch]
+    second = iter(EpochBatches(12, after, seed=1, drop_last=False))
+    second.load_state_dict(first.state_dict())
+    left = sum(second, [])
+    assert left == whole[len(whole) - len(left):] and set(seen) | set(left) >= set(whole)
+    assert len(left) == rest
 
 
 class Sum(L.LightningModule):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ..audio.mel import MEL
 from .corpus import Corpus
+from .loader import Loader
 from .pictures import PictureSampler
 
 
@@ -65,8 +65,7 @@ class PictureCrops(Dataset):
 
 
 def crop_loader(corpus: str | Path, steps: int, batch_size: int, workers: int = 1,
-                **crops: Any) -> StatefulDataLoader:
+                **crops: Any) -> Loader:
     """Batches of `PictureCrops` for `steps` steps."""
     dataset = PictureCrops(corpus, length=steps * batch_size, **crops)
-    return StatefulDataLoader(dataset, batch_size=batch_size, num_workers=workers,
-                              prefetch_factor=4 if workers else None)
+    return Loader(dataset, batch_size=batch_size, num_workers=workers, prefetch_factor=4 if workers else None)

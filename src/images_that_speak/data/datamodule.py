@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ..audio.mel import MEL
 from ..errors import UserError
@@ -39,6 +38,7 @@ from ..speech.phonemes import PAUSE, PHONE_IDS, UNKNOWN
 from ..speech.tts import Phone
 from .embeddings import EmbeddingCache
 from .latents import LatentCache
+from .loader import Loader
 from .pitch import read_pitch
 
 COLUMN = 16  # frames by which pictures are rolled; latents are rolled by one of their own columns
@@ -51,7 +51,7 @@ class EpochBatches(Sampler[list[int]]):
     world · batch_size keys: together they see what one process with the larger batch would.
 
     An epoch ends when it is exhausted or left for a new one. Its iterator carries its state, so that
-    StatefulDataLoader goes on with exactly the batches that are left.
+    `Loader` goes on with exactly the batches that are left.
 
     flat: compute the order place by place (`permuted`) and keep none of it in memory.
     """
@@ -115,10 +115,11 @@ class EpochIterator(Iterator[list[int]]):
         return self.keys(start, start + self.batches.batch_size).tolist()
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "at": self.at}
+        return {"epoch": self.epoch, "at": self.at, "together": self.batches.together}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.at = state["at"]
+        # With batches of another size: where the first begins that is not wholly seen.
+        self.at = state["at"] * state.get("together", self.batches.together) // self.batches.together
         self._begin(state["epoch"])
         self.batches.epoch, self.batches.begun = self.epoch, self.at > 0
 
@@ -459,13 +460,13 @@ def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def batch_loader(dataset: BatchDataset, batch_size: int, *, seed: int = 0, shuffle: bool = True,
                  drop_last: bool = True, workers: int = 0, pin_memory: bool = False, rank: int = 0,
-                 world: int = 1) -> StatefulDataLoader:
+                 world: int = 1) -> Loader:
     """A loader whose state, saved anywhere in an epoch, gives exactly the batches that were left."""
     dataset.setup()
     batches = EpochBatches(len(dataset), batch_size, seed, shuffle, drop_last, dataset.flat_order, rank,
                            world)
-    return StatefulDataLoader(dataset, batch_sampler=batches, collate_fn=_as_is, num_workers=workers,
-                              pin_memory=pin_memory, persistent_workers=workers > 0)
+    return Loader(dataset, batch_sampler=batches, collate_fn=_as_is, num_workers=workers,
+                  pin_memory=pin_memory, persistent_workers=workers > 0)
 
 
 class PictureData(L.LightningDataModule):
@@ -498,12 +499,12 @@ class PictureData(L.LightningDataModule):
         if errors:
             raise UserError("\n".join(errors))
 
-    def train_dataloader(self) -> StatefulDataLoader:
+    def train_dataloader(self) -> Loader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return batch_loader(self.train, self.batch_size, seed=self.seed, workers=self.workers,
                             pin_memory=self.pin_memory, rank=rank, world=world)
 
-    def val_dataloader(self) -> StatefulDataLoader | list[Any]:
+    def val_dataloader(self) -> Loader | list[Any]:
         if self.valid is None:
             return []
         size = min(self.batch_size, len(self.valid))

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..audio.mel import MEL, picture_to_logmel
 from ..errors import UserError
+from .loader import Loader
 from .manifest import Corpus
 from .renditions import Renditions, check_source
 
@@ -117,14 +118,12 @@ class VocoderData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         # Lightning restarts a plain DataLoader at its first batch; this one keeps its place.
-        from torchdata.stateful_dataloader import StatefulDataLoader
-
         segments = SpeechSegments(self.root, self.frames, self.seed, pictures=self.pictures("train"))
         if len(segments) < self.batch_size:
             raise UserError(f"batch_size={self.batch_size}: more than the {len(segments)} training clips of "
                             f"{self.root}")
         order = EpochOrder(len(segments), self.steps * self.batch_size, self.seed)
-        return StatefulDataLoader(segments, self.batch_size, sampler=order, num_workers=self.workers)
+        return Loader(segments, self.batch_size, sampler=order, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader:
         segments = SpeechSegments(self.root, self.valid_frames, self.seed, "valid", self.pictures("valid"))

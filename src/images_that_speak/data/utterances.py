@@ -20,6 +20,7 @@ from ..audio.griffin_lim import GriffinLim
 from ..audio.mel import MEL, LogMel
 from ..errors import UserError
 from ..speech.phonemes import PAUSE, PHONES
+from .loader import Loader
 from .manifest import Corpus
 from .pictures import PictureSampler
 
@@ -200,9 +201,7 @@ class UtteranceData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         # Lightning restarts a plain DataLoader at its first batch; this one keeps its place.
-        from torchdata.stateful_dataloader import StatefulDataLoader
-
-        return StatefulDataLoader(self.train, self.batch_size, num_workers=self.workers, collate_fn=collate)
+        return Loader(self.train, self.batch_size, num_workers=self.workers, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(self.valid, self.batch_size, collate_fn=collate)
