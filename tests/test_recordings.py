@@ -145,6 +145,44 @@ def test_speakers_are_chosen_and_mistakes_named(tmp_path: Path) -> None:
         make_aligner("ctc")
 
 
+@pytest.mark.parametrize("text", [
+    "\ufeffLJ-1|A cat.|a cat\nLJ-2|A dog.|a dog\n",
+    "LJ-1.wav|A cat.|a cat\r\nwavs/LJ-2.wav|A dog.|a dog\r\n",
+    "LJ-1 | A cat. | a cat \n LJ-2 | A dog. | a dog\n\n",
+    "LJ-1|a cat\nLJ-2|a dog",
+    "LJ-1|a cat|\nLJ-2|a dog|\n",
+    "LJ-1|A\u2028cat.|a\u2028cat\nLJ-2|a dog|a\x85dog\n",
+])
+def test_metadata_is_read_as_people_write_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text(text, encoding="utf-8", newline="")
+    plan, unsaid = plan_recordings("ljspeech", tmp_path)
+    assert {(p.recording, p.text) for p in plan} == {("wavs/LJ-1.wav", "a cat"), ("wavs/LJ-2.wav", "a dog")}
+    assert not unsaid
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("LJ-1|a cat\nLJ-2|a|dog|barks\n", r"line 2 .*has 3 bars .expected id . text"),
+    ("LJ-1,a cat\n", "line 1 .*has 0 bars"),
+    ("LJ-1|Ω\nLJ-2|Ж\n", "of 2 none can be said, the first: .*Ω"),
+])
+def test_metadata_that_cannot_be_read_is_told(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        plan_recordings("ljspeech", tmp_path)
+
+
+@pytest.mark.parametrize(("wave", "rate"), [
+    (np.zeros(0), 22_050), (np.zeros(1), 22_050), (np.full(9000, np.nan), 22_050), (np.zeros(9000), 22_050)])
+def test_a_recording_without_sound_ends_no_build(wave: np.ndarray, rate: int, tmp_path: Path) -> None:
+    """Alone it is an error that says why; beside others it would be one that failed."""
+    (tmp_path / "lj/wavs").mkdir(parents=True)
+    soundfile.write(tmp_path / "lj/wavs/a.wav", wave, rate, subtype="FLOAT")
+    (tmp_path / "lj/metadata.csv").write_text("a|a cat\n")
+    with pytest.raises(UserError, match=r"no clip could be built; 0 left out, 1 failed.*(sound|NaN)"):
+        build_recordings(tmp_path / "corpus", "ljspeech", tmp_path / "lj", workers=1)
+    assert "a cat" in (tmp_path / "corpus/bad.csv").read_text()
+
+
 @needs_flite
 def test_recordings_become_clips(tmp_path: Path) -> None:
     """Spoken by flite, kept as VCTK is: the corpus holds its sound, and its phones where flite had them."""

@@ -258,6 +258,10 @@ def build_plan(root: str | Path, plan: Sequence[Prompt], tts: TTS, recipe: dict[
         made = sum(not {"left_out", "failed"} & set(records[clip] or ()) for _, clip in todo)
         atomic_write(root / "data_card.md", _data_card(table, recipe, closed, left_out, failed))
     bad = failed + verify_corpus(root, recompute=verify, workers=workers, also=left_out + failed)
+    if not rows:
+        first = next(iter([*failed, *left_out]), BadClip("", "nothing was asked for"))
+        raise UserError(f"data.root={root}: no clip could be built; {len(left_out)} left out, {len(failed)} "
+                        f"failed. The first: {first.reason} (all of them: {root / 'bad.csv'})")
     return CorpusSummary(root, len(rows), made, len(rows) - made, float(table["seconds"].sum()) / 3600,
                          time.monotonic() - begun, table["split"].value_counts().to_dict(), left_out, bad)
 

@@ -2,7 +2,7 @@
 
 | name            | folder                                                                              |
 |-----------------|-------------------------------------------------------------------------------------|
-| ljspeech        | metadata.csv (id, text, normalised text, parted by a bar), wavs/ID.wav              |
+| ljspeech        | metadata.csv (id | text | normalised text, or without the last), wavs/ID.wav        |
 | libritts_r      | SUBSET/SPEAKER/CHAPTER/ID.wav with ID.normalized.txt                                |
 | vctk            | txt/SPEAKER/ID.txt, wav48_silence_trimmed/SPEAKER/ID_mic1.flac (0.92) or            |
 |                 | wav48/SPEAKER/ID.wav                                                                |
@@ -34,6 +34,7 @@ from .clips import DoesNotFit
 from .corpus import BadClip, CorpusSummary, build_plan
 from .prompts import Prompt, split_fractions, split_of
 
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 LONGEST = MEL.seconds + 4  # seconds of a recording, its silence included, that may still fit a picture
 
 
@@ -48,9 +49,16 @@ class Recording:
 
 
 def ljspeech(root: Path) -> Iterator[Recording]:
-    for line in _lines(root / "metadata.csv"):
-        name, _, texts = line.partition("|")
-        yield Recording(f"wavs/{name}.wav", texts.rpartition("|")[2], "ljspeech")
+    path = root / "metadata.csv"
+    for number, line in enumerate(_lines(path), 1):
+        name, *texts = (column.strip() for column in line.split("|"))
+        if not texts or len(texts) > 2:
+            raise UserError(f"{path}: line {number} ({line[:40]!r}) has {len(texts)} bars (expected id | "
+                            "text, or id | text | normalised text)")
+        # The id may be written as a file: ID.wav, wavs/ID.wav. It may have other dots.
+        name = name.removeprefix("wavs/")
+        file = name if name.lower().endswith(SOUNDS) else f"{name}.wav"
+        yield Recording(f"wavs/{file}", texts[-1] or texts[0], "ljspeech")
 
 
 def libritts_r(root: Path) -> Iterator[Recording]:
@@ -99,7 +107,8 @@ READERS: dict[str, Callable[[Path], Iterator[Recording]]] = {
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines, which parts at characters that no editor shows as the end of a line.
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file (expected the folder as it is published)") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -172,8 +181,15 @@ class Recordings(TTS):
             wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
             raise SpeechError(f"{path}: not a readable sound file ({error})") from error
-        sound = resample(wave.mean(1), rate)
-        return Utterance(sound, self.aligner(sound, prompt.text))
+        if not len(wave) or not np.isfinite(wave).all():
+            raise SpeechError(f"{path}: holds {'NaN or infinity' if len(wave) else 'no sound at all'}")
+        try:
+            sound = resample(wave.mean(1), rate)
+            return Utterance(sound, self.aligner(sound, prompt.text))
+        except SpeechError:
+            raise
+        except (RuntimeError, ValueError, MemoryError) as error:  # one odd file must not end a build of hours
+            raise SpeechError(f"{path}: {len(wave)} samples at {rate} Hz cannot be used ({error})") from error
 
 
 def plan_recordings(name: str, folder: Path, seed: int = 0, limit: int | None = None,
@@ -205,8 +221,9 @@ def plan_recordings(name: str, folder: Path, seed: int = 0, limit: int | None = 
         split = recording.split or split_of(text, fractions, seed)
         prompts.append(Prompt(number, text, recording.speaker, split, number % 2**31, recording.path))
     if not prompts:
+        why = f"; of {len(unsaid)} none can be said, the first: {unsaid[0][1]}" if unsaid else ""
         raise UserError(f"data.folder={folder}: no recordings of {name} (expected its published layout"
-                        + (f", and speakers {', '.join(speakers)})" if speakers else ")"))
+                        + (f", and speakers {', '.join(speakers)})" if speakers else ")") + why)
     return sorted(prompts, key=lambda prompt: prompt.index)[:limit], unsaid
 
 

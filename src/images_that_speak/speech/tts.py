@@ -74,7 +74,7 @@ class TTS(ABC):
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
     """(T,) at `rate` → (T · target / rate,) float32 at `target`, band-limited."""
     wave = np.asarray(wave, np.float32)
-    if rate == target:
+    if rate == target or not len(wave):
         return wave
     import torch
     from torchaudio.functional import resample as sinc
