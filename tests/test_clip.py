@@ -219,11 +219,12 @@ def test_train_clip_takes_the_experiment(tmp_path, monkeypatch):
 
     seen = {}
     monkeypatch.setattr(clip, "fit_clip",
-                        lambda settings, out, work: seen.update(s=settings, out=out, work=work) or {})
+                        lambda settings, out, work, begin: seen.update(s=settings, out=out, work=work) or {})
     overrides = ["steps=7", "seed=3", f"paths.weights={tmp_path}"]
     cfg = config.compose("train", ["experiment=pocket/clip", *overrides])
     # As train.py does it: the experiment names the job, and the job is given the run.
-    run = SimpleNamespace(dir=tmp_path / "run", checkpoints=tmp_path / "run" / "checkpoints")
+    run = SimpleNamespace(dir=tmp_path / "run", checkpoints=tmp_path / "run" / "checkpoints",
+                          begin=lambda: None)
     locate(cfg.model.job)(cfg, run)
     expected = ClipSettings(steps=7, seed=3, checkpoint_every=cfg.trainer.checkpoint_every)
     assert seen["s"] == expected, "configs/experiment/pocket/clip.yaml differs from the defaults"

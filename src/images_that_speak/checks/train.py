@@ -17,8 +17,10 @@ from ..diffusion.layout import find_part
 from ..diffusion.parts import no_numbers, parameters
 from ..errors import UserError
 from ..runs import export_folder
+from ..training.checkpoints import damage
 from ..training.fit import check_strategy
 from ..training.matching import match
+from ..training.resume import refuse_misfit
 from ..training.train import autoencoder_folder, check_resumed
 from ..training.vocoder import find_start
 from .findings import Findings, table
@@ -42,6 +44,13 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         if module is not None and not found.problems:
             with found.step("data"):
                 match(module, instantiate(cfg.data))
+    last = Path(cfg.resume or "", "checkpoints", "last.ckpt")
+    if cfg.resume is not None and module is not None and last.exists():
+        with found.step("resume"):
+            if (fault := damage(last)) is not None:
+                found.tell("resume", f"{last}: {fault}; goes on from the one before it, if that is whole")
+            else:
+                refuse_misfit(module, last)
     for name, node in (cfg.callbacks or {}).items():
         found.problems += unbound(node, f"callbacks.{name}")
     trainer = cfg.trainer

@@ -120,6 +120,9 @@ class Run:
         resumed: whether the folder was begun by an earlier command.
         identity: hash and changed configuration.
         follows: whether this process only computes for another, which writes (a rank above 0).
+
+    With `resume: DIR` the folder stays as it is until `begin` is called, for the settings of now may not fit
+    what lies there; else opening it begins.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig, identity: Identity):
@@ -134,6 +137,8 @@ class Run:
         self._lock: Any = None
         self._info: dict[str, Any] = {}
         self._samples_shown: list[Path] | None = None
+        self._changes: list[str] = []
+        self._begun = self.follows
 
     # --- opening and closing
 
@@ -161,22 +166,33 @@ class Run:
         self._lock.flush()
         if (sweep := current_sweep()) is not None:
             join(sweep, self.dir)
-        before = read_json(self.dir / "run.json") if (self.dir / "run.json").exists() else {}
-        self.resumed = bool(before)
-        changes = differences(self.dir, self.cfg)
+        self._info = read_json(self.dir / "run.json") if (self.dir / "run.json").exists() else {}
+        self.resumed = bool(self._info)
+        self._changes = differences(self.dir, self.cfg)
+        again = self.cfg.get("resume") and self._changes
+        if (self.dir / "result.json").exists() and not again:
+            self.result = read_json(self.dir / "result.json")
+        self._tell(self._changes)
+        if self.result is None and not (self.cfg.get("resume") and self.resumed):
+            self.begin()
+        return self
+
+    def begin(self) -> None:
+        """Make the folder that of the configuration of now: config.yaml, the command in run.json.
+
+        A result that is there is kept as `result.<n>.json`. Once; a second call does nothing.
+        """
+        if self._begun:
+            return
+        self._begun = True
+        before = self._info
         if (self.dir / "result.json").exists():
-            if self.cfg.get("resume") and changes:
-                # There is something left to do again; what came out before is kept.
-                os.replace(self.dir / "result.json", self.dir / f"result.{len(before['commands'])}.json")
-            else:
-                self.result = read_json(self.dir / "result.json")
-        self._tell(changes)
-        if self.result is not None:
-            return self
+            # There is something left to do again; what came out before is kept.
+            os.replace(self.dir / "result.json", self.dir / f"result.{len(before['commands'])}.json")
         _drop_half_line(self.metrics_path)
         remove_temporary(self.dir)
         resolved = OmegaConf.to_container(self.cfg, resolve=True)
-        command = {**_provenance(self.task), "time": _now(), "changes": changes}
+        command = {**_provenance(self.task), "time": _now(), "changes": self._changes}
         if (diff := _diff()) is not None:
             command["diff"] = f"code-{hashlib.sha256(diff.encode()).hexdigest()[:10]}.diff"
             if not (self.dir / command["diff"]).exists():
@@ -189,7 +205,6 @@ class Run:
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         atomic_write(self.dir / "config.yaml", f"# {command['command']}\n{text}")
         self._save()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
@@ -201,7 +216,7 @@ class Run:
             else:
                 status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
             self._close_loggers(crashed=error is not None)
-            if self._info.get("status") == "running":
+            if self._begun and self._info.get("status") == "running":
                 # The disk may be full: the error that brought us here is the one to report.
                 told = {} if error is None else {
                     "error": f"{type(error).__name__}: {error}",
@@ -282,6 +297,7 @@ class Run:
         clean = plain(result)
         if self.follows:
             return clean
+        self.begin()
         if self._samples_shown is None:
             self.log_samples()
         if self.wandb is not None:

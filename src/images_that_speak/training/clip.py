@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,12 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) -> dict[str, Any]:
+def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path,
+             begin: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Train, or go on where `work_dir` stopped; `out_dir` holds the averaged model of the last checkpoint.
 
-    The same command after a kill ends with the same weights: a batch is a function of its step. Returns
+    The same command after a kill ends with the same weights: a batch is a function of its step. `begin` is
+    called before the first step, once the checkpoint is known to be of these settings. Returns
     steps, seconds, parameters, the last loss, and the share of distorted windows (first choice among all
     concepts and nothing) that the saved model reads right on batches that were not trained on.
     """
@@ -176,6 +178,7 @@ def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path) 
         optimizer.load_state_dict(saved["optimizer"])
         average, step, spent = saved["average"], saved["step"], saved["seconds"]
         rows = saved["rows"]
+    begin()
     started = time.monotonic() - spent
     model.train()
     progress = tqdm(total=settings.steps, initial=step, desc="pocket CLIP", unit="step", mininterval=2)
@@ -274,9 +277,10 @@ def clip_settings(cfg: Mapping[str, Any]) -> ClipSettings:
 
 
 def train_clip(
-    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None
+    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None,
+    begin: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
     """`fit_clip` with the settings of `cfg`; out_dir: `clip` in the pocket family's folder unless given."""
     if out_dir is None:
         out_dir = Path(cfg["paths"]["weights"]) / "pocket" / "clip"
-    return fit_clip(clip_settings(cfg), out_dir, work_dir)
+    return fit_clip(clip_settings(cfg), out_dir, work_dir, begin)

@@ -20,7 +20,7 @@ from ..speech.phonemes import PAUSE, PHONE_IDS
 from ..weights import finite
 from .export import save_half
 from .lora import LoraSettings, add_lora, export_lora, trainable_state
-from .schedule import adamw
+from .schedule import adamw, regrouped
 
 
 def pocket_unet(channels: tuple[int, ...] = (96, 128, 160), latent_channels: int = 32,
@@ -249,18 +249,20 @@ class LatentDiffusionTraining(L.LightningModule):
             loss = self.loss(batch, drop=False)
         self.log("valid/loss", loss, batch_size=len(batch["latent"]), prog_bar=True, sync_dist=True)
 
+    def roles(self) -> dict[str, str]:
+        """{name: role} of what is trained; each role has a learning rate of its own."""
+        return {name: "conditioner" if name.startswith("conditioner.")
+                else "unfrozen" if self.lora and "lora_" not in name else "network"
+                for name, parameter in self.named_parameters() if parameter.requires_grad}
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         lr = self.hparams["lr"]
-        conditioner_lr = self.hparams["conditioner_lr"] or lr
-        unfrozen_lr = self.lora.unfreeze_lr if self.lora else None
-        groups: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            rate = (conditioner_lr if name.startswith("conditioner.")
-                    else unfrozen_lr if unfrozen_lr is not None and "lora_" not in name else lr)
-            groups.setdefault(rate, []).append(parameter)
-        return adamw([{"params": p, "lr": rate} for rate, p in groups.items()], lr=lr,
+        rates = {"network": lr, "conditioner": self.hparams["conditioner_lr"] or lr,
+                 "unfrozen": self.lora.unfreeze_lr if self.lora else lr}
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, role in self.roles().items():
+            groups.setdefault(role, []).append(self.get_parameter(name))
+        return adamw([{"params": found, "lr": rates[role]} for role, found in groups.items()], lr=lr,
                      warmup=self.hparams["warmup"],
                      total=self.hparams["max_steps"] if self.hparams["lr_decay"] else None,
                      weight_decay=self.hparams["weight_decay"], betas=tuple(self.hparams["betas"]))
@@ -270,6 +272,11 @@ class LatentDiffusionTraining(L.LightningModule):
             checkpoint["state_dict"] = trainable_state(self, checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "optimizer_states" in checkpoint:
+            roles = self.roles()
+            shapes = [self.get_parameter(name).shape for name in roles]
+            checkpoint["optimizer_states"] = [regrouped(state, list(roles.values()), shapes)
+                                              for state in checkpoint["optimizer_states"]]
         # A sharded strategy has taken the weights out and loaded them by the time it asks.
         if self.lora is not None and "state_dict" in checkpoint:
             expected = set(trainable_state(self, self.state_dict()))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -22,6 +21,7 @@ from ..data.datamodule import PictureData
 from ..errors import UserError
 from .checkpoints import Checkpoints, WholeFiles, check_reached, whole_checkpoint
 from .ema import EMA
+from .resume import Begin, OwnSettings, refuse_misfit
 
 # Of frozen parts, which are meant to be in eval mode, and of Lightning's own use of torch.
 EXPECTED = (r"Found \d+ module\(s\) in eval mode", r".*isinstance\(treespec, LeafSpec\)")
@@ -130,21 +130,24 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         max_steps: int, seed: int = 0, valid: DataLoader | None = None, precision: str = "32-true",
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
         clip: float | None = 1.0, accumulate: int = 1, log_every: int = 20,
-        loggers: Iterable[Logger] = (), callbacks: Iterable[L.Callback] = (), progress: bool = True,
-        strategy: Any = "auto", **trainer: Any) -> L.Trainer:
+        begin: Callable[[], Iterable[Logger]] = tuple, callbacks: Iterable[L.Callback] = (),
+        progress: bool = True, strategy: Any = "auto", **trainer: Any) -> L.Trainer:
     """Train `module` until `max_steps`, from `last.ckpt` when the folder has one.
 
-    A broken `last.ckpt` is told, and the one before it gone on from. Returns the trainer; when `ema_decay` is
-    not None its EMA callback is found by `ema_of(trainer)`. Raises UserError on what cannot be done by
-    several processes together.
+    A broken `last.ckpt` is told, and the one before it gone on from. `begin` is called before the first step,
+    when nothing but the training itself can go wrong any more, and gives the loggers. Returns the trainer;
+    when `ema_decay` is not None its EMA callback is found by `ema_of(trainer)`. Raises UserError on what
+    cannot be done by several processes together, and where `module` does not fit the checkpoint.
     """
     check_strategy(strategy, ema_decay)
     quieten()
     checkpoints = Checkpoints(folder / "checkpoints", checkpoint_every)
-    extra: list[L.Callback] = [StepSeed(seed), LastValidation(), checkpoints, Whole(), *callbacks]
-    loggers = list(loggers)
-    if loggers:
-        extra.append(LearningRateMonitor("step"))
+    extra: list[L.Callback] = [Begin(begin), StepSeed(seed), LastValidation(), checkpoints, Whole(),
+                               *callbacks]
+    if (resume := whole_checkpoint(checkpoints.path)) is not None:
+        check_reached(resume, max_steps)
+        refuse_misfit(module, resume)
+        extra.append(OwnSettings())
     if ema_decay is not None:
         extra.append(EMA(ema_decay))
     if progress:
@@ -153,7 +156,7 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     engine = L.Trainer(
         default_root_dir=folder, max_steps=max_steps,
         precision=precision,  # type: ignore[arg-type]
-        logger=loggers or False,
+        logger=False,
         callbacks=extra, gradient_clip_val=clip if automatic else None,
         accumulate_grad_batches=accumulate if automatic else 1, log_every_n_steps=log_every,
         val_check_interval=validate_every, check_val_every_n_epoch=None,
@@ -165,8 +168,6 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         raise UserError(f"trainer.devices={trainer.get('devices')}: {type(train).__name__} gives "
                         "every process the same batches; expected PictureData, which shares them out, or one "
                         "device")
-    resume = whole_checkpoint(checkpoints.path)
-    check_reached(checkpoints.path, max_steps)
     try:
         engine.fit(module, train, valid, ckpt_path=str(resume) if resume else None, weights_only=True)
     except SystemExit as stop:

@@ -86,7 +86,8 @@ def clip(cfg: DictConfig, run: Run) -> dict[str, Any]:
     from .clip import train_clip
 
     whole: Any = cfg
-    return train_clip({**whole, "model": _options(cfg)}, run.checkpoints, run.dir / "weights" / "clip")
+    return train_clip({**whole, "model": _options(cfg)}, run.checkpoints, run.dir / "weights" / "clip",
+                      run.begin)
 
 
 def bind(cfg: DictConfig, run: Run) -> dict[str, Any]:

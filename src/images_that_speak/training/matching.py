@@ -16,8 +16,9 @@ def match(module: nn.Module, data: Any) -> None:
     """Bring the data sets of `data`, a PictureData, and `module`'s conditioner together.
 
     A conditioner that reads texts lends its tokenizer to data sets that have none. Raises UserError when an
-    adapter is not as wide as the UNet's first feature map or has fewer voices than the data, when training
-    and validation number them differently, or when it is told what a data set does not have.
+    adapter is not as wide as the UNet's first feature map or has fewer voices than the data, when a data set
+    gives a latent diffusion pictures, when training and validation number voices differently, or when an
+    adapter is told what a data set does not have.
     """
     conditioner = getattr(module, "conditioner", None)
     if conditioner is None or not isinstance(data, PictureData):
@@ -33,6 +34,10 @@ def match(module: nn.Module, data: Any) -> None:
     if unet is not None and settings.get("channels", first := unet.config.block_out_channels[0]) != first:
         raise UserError(f"adapter.channels={settings['channels']}: expected {first}, as of the UNet's first "
                         "feature map, where the condition is added")
+    for name, dataset in sets.items() if unet is not None else ():
+        if dataset.latents is None and not isinstance(dataset, StreamedClips):
+            raise UserError(f"data.{name}.latents=null: a latent diffusion learns from latents (expected a "
+                            "folder, which is made when it is not there)")
     if known := settings.get("voices"):
         _check_voices({name: voices_of(dataset) for name, dataset in sets.items()}, int(known))
     wants = [wanted for wanted, there in (

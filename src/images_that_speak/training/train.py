@@ -101,9 +101,14 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     callbacks = [metrics, *(instantiate(node) for node in (cfg.callbacks or {}).values())]
     if note := slow_precision(cfg.precision.trainer, cfg.device):
         print(f"note: {note}")
+
+    def begin() -> list[Any]:
+        run.begin()
+        return run.loggers
+
     with profiled(run.dir, cfg.profile):
         trainer = fit(module, data, run.dir, max_steps=cfg.steps, seed=cfg.seed, valid=valid,
-                      loggers=run.loggers, callbacks=callbacks, precision=cfg.precision.trainer,
+                      begin=begin, callbacks=callbacks, precision=cfg.precision.trainer,
                       accelerator=cfg.device, **settings)
     if run.follows:
         return {"steps": trainer.global_step}
