@@ -160,7 +160,8 @@ class Checkpoints(Checkpoint):
         # Under gradient accumulation several batches make one step.
         if step != self.saved and (ends or step % self.every == 0 or step == trainer.max_steps):
             self._due = True
-        validates = (trainer.enable_validation
+        # A data module without validation data enables it all the same, and then none comes.
+        validates = (trainer.enable_validation and sum(trainer.num_val_batches) > 0
                      and (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0)  # type: ignore[operator]
         if not validates:
             self._save(trainer)
