@@ -57,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
         description="Prints how often each run was chosen, with 95 % intervals; writes it beside the key.")
     answers.add_argument("key", type=Path, metavar="KEY", help="the study's .key.json")
     answers.add_argument("answers", nargs="+", type=Path, metavar="ANSWERS", help="files that raters saved")
+    player = commands.add_parser(
+        "player", help="a page that plays any picture, without a server",
+        description="Writes one HTML file: drop a picture on it and hear it. It needs neither a server nor a "
+                    "network, and works from a file.")
+    player.add_argument("-o", "--output", type=Path, metavar="FILE", default=Path("play.html"),
+                        help="the page; by default play.html here")
+    player.add_argument("--pictures", type=Path, metavar="DIR", help="pictures to put into it as examples")
     return top
 
 
@@ -84,6 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write(asked: argparse.Namespace, command: str) -> None:
+    if asked.command == "player":
+        from .player import write_player
+
+        return write_player(asked.output, asked.pictures)
     from .folders import find_runs
     from .page import home
 

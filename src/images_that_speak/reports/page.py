@@ -23,15 +23,20 @@ SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "insertions", "delet
                 "clip", "rank", "top1", "taken_for", "joint", "evaluations")
 
 
-def render(title: str, body: str, data: Any, scripts: Sequence[str], command: str = "") -> str:
-    """A whole page. `body` is HTML; `data` is what the scripts (names in page/) find in `DATA`."""
+def render(title: str, body: str, data: Any, scripts: Sequence[str], command: str = "",
+           styles: Sequence[str] = ("base.css", "style.css"), policy: str = "") -> str:
+    """A whole page. `body` is HTML; `data` is what the scripts (names in page/) find in `DATA`.
+
+    policy: a content security policy, by which browsers refuse what the page should not do.
+    """
     # "<" could end the script element from within a prompt.
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = text.replace("<", "\\u003c")
-    style = (PARTS / "style.css").read_text(encoding="utf-8")
+    style = "".join((PARTS / name).read_text(encoding="utf-8") for name in styles)
     code = "\n".join((PARTS / name).read_text(encoding="utf-8") for name in scripts)
+    guard = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n' if policy else ""
     made = f"<footer>Made by <code>{html.escape(command)}</code></footer>" if command else ""
-    return ("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+    return ("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n" + guard +
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
             "<meta name=\"color-scheme\" content=\"light dark\">\n"
             f"<title>{html.escape(title)}</title>\n<link rel=\"icon\" href=\"data:,\">\n"
