@@ -45,7 +45,7 @@ def main() -> None:
                  for folder, _ in tqdm(records, desc=f"seed {seed}", leave=False)]
         told = []
         for judge in judges:
-            scores = [score_sample(text, heard.text)
+            scores = [score_sample(text, heard.text, normaliser=judge.normaliser)
                       for text, heard in zip(texts, judge.read_many(waves), strict=True)]
             wrong = [s["insertions"] + s["deletions"] + s["substitutions"] for s in scores]
             told.append(f"{judge.name} {ratio(wrong, [s['words'] for s in scores], weights).percent()}")

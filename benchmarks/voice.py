@@ -71,7 +71,7 @@ def main() -> None:
         waves = list(vocoder.decode_picture(pictures.numpy()).numpy())
         errors = []
         for judge in judges:
-            scores = [score_sample(text, item.text)
+            scores = [score_sample(text, item.text, normaliser=judge.normaliser)
                       for text, item in zip(texts, judge.read_many(waves), strict=True)]
             errors.append(ratio([s["insertions"] + s["deletions"] + s["substitutions"] for s in scores],
                                 [s["words"] for s in scores], weights).percent())

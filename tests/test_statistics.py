@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from images_that_speak.errors import UserError
 from images_that_speak.scoring.statistics import (
     Interval,
     character_errors,
+    corpus_wer,
     phoneme_errors,
     ratio,
     resampling_weights,
@@ -134,3 +136,39 @@ def test_tables() -> None:
     assert row["clip"] == "22.3 [21, 24]"
     table = markdown([{"a": "x|y", "b": None, "c": True}], {"a": "A", "b": "B", "c": "C"})
     assert table == "| A | C |\n| --- | --- |\n| x\\|y | yes |\n"
+
+
+@pytest.mark.parametrize(("asked", "heard"), [
+    ("Don't go on the third of May", "Dont go on the 3rd of May."), ("twenty-one grey cats", "21 gray cats"),
+    ("I do not know, it is me", "I don't know. It's me!"), ("you’re here", "Youre here [laughs]"),
+    ("Mr Brown's café", "mister brown's cafe")])
+def test_whispers_normaliser_knows_the_ways_to_write_a_word(asked: str, heard: str) -> None:
+    assert word_errors(asked, heard, "whisper").rate == 0  # type: ignore[union-attr]
+    assert corpus_wer([asked, "one two"], [heard, "one too"], "whisper") > 0
+    with pytest.raises(UserError, match="Did you mean 'whisper'"):
+        normalise(asked, "whispr")
+
+
+@pytest.mark.parametrize("text", ["", "...", "[Music]", "♪ ♪", "½ ٣ 5.", "0.0.0 %$£ 1/2", "(", "\x00",
+                                  "don't" * 99])
+def test_whispers_normaliser_takes_whatever_a_recogniser_writes(text: str) -> None:
+    assert normalise(text, "whisper") == " ".join(normalise(text, "whisper").split())
+    assert word_errors("one", text, "whisper") is not None
+
+
+def test_invented_words_are_told_apart() -> None:
+    """Insertions, and whatever was heard where nothing was to be said, over the words asked for."""
+    rows = [{"image_prompt": name, "audio_prompt": asked,
+             **score_sample(asked, heard, second_heard=second, normaliser="whisper")}
+            for name, asked, heard, second in (
+                ("a", "bridge apple music", "bridge apple music four", "bridge apple music"),
+                ("b", "red grey", "red", "red gray blue"), ("c", "", "thank you", ""),
+                ("d", None, "who knows", "who knows"))]
+    assert [row["invented"] for row in rows] == [1, 0, 2, None]
+    assert [row["second_invented"] for row in rows] == [0, 1, 0, None]
+    found = totals(rows, 50)
+    assert found["invented"].value == pytest.approx(3 / 5)  # type: ignore[union-attr]
+    assert found["second_invented"].value == pytest.approx(1 / 5)  # type: ignore[union-attr]
+    assert found["wer"].value == pytest.approx(2 / 5)  # type: ignore[union-attr]
+    # The second judge's normaliser is its own: it takes "gray" for another word than "grey".
+    assert found["second_wer"].value == pytest.approx(2 / 5)  # type: ignore[union-attr]

@@ -16,8 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from .errors import nearest
 
 LOW, HIGH = "minimize", "maximize"
-READ_BACK = {**dict.fromkeys(("wer", "cer", "per", "insertions", "deletions", "substitutions", "wer_capped"),
-                             LOW), **dict.fromkeys(("clip", "top1", "joint"), HIGH)}
+READ_BACK = {**dict.fromkeys(("wer", "cer", "per", "insertions", "deletions", "substitutions", "wer_capped",
+                              "invented"), LOW),
+             **dict.fromkeys(("clip", "top1", "joint", "noun_mass", "top1_agreement", "top5_agreement"),
+                             HIGH)}
 # What a LightningModule logs, or a job returns, by the last name of its `_target_` or `job`.
 TRAINED = {
     "LatentDiffusionTraining": dict.fromkeys(("train/loss", "valid/loss"), LOW),

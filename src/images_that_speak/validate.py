@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .errors import UserError, nearest
 from .prompts import COLUMNS, read_pairs
 from .schema import SCHEMAS
-from .values import CHOICES
+from .values import CHOICES, PICTURE_READERS
 
 SPEECH_PLACES = ("begin", "centre")  # speech.durations.PLACES, without importing torch
 SECONDS = 10.24  # of a picture; audio.mel, which knows it, imports torch
@@ -87,6 +87,9 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
             found.append(f"{key}={value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
     rules = {"generate": _generate, "evaluate": _evaluate, "train": _train, "demo": _generate,
              "colour": _colour}
+    if isinstance(eye := _select(cfg, "reader.picture", found), str) and eye not in PICTURE_READERS:
+        found.append(f"reader.picture={eye}: expected one of {', '.join(PICTURE_READERS)}, null or a section."
+                     f"{nearest(eye, PICTURE_READERS)}")
     if cfg.get("profile") and isinstance(cfg.get("steps"), int) and cfg.steps > PROFILED:
         found.append(f"profile=true, steps={cfg.steps}: expected at most {PROFILED} steps, for every "
                      "operation of every step is kept; debug=profile takes eight")

@@ -8,8 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import unbound
+from ..scoring.efficientnet import MODELS
 from ..scoring.evaluate import load_readers
+from ..scoring.faster_whisper import OWN_NAMES
 from .findings import Findings
+
+AT_HAND = ("pocket", *OWN_NAMES, *MODELS)  # models that no hub is asked for
 
 
 def check_readers(found: Findings, cfg: DictConfig) -> None:
@@ -19,9 +23,10 @@ def check_readers(found: Findings, cfg: DictConfig) -> None:
         return
     section: Any = OmegaConf.to_container(cfg.reader, resolve=True)
     found.problems += unbound(section, "reader")
-    parts = {name: section.get(name) for name in ("speech", "picture") if section.get(name)}
-    hub = [part["model"] for part in parts.values()
-           if part.get("model", "pocket") != "pocket" and not Path(part["model"]).is_dir()]
+    # A reader of pictures that is only named has its model with it.
+    parts = [part for name in ("speech", "picture") if isinstance(part := section.get(name), dict)]
+    hub = [part["model"] for part in parts
+           if part.get("model", "pocket") not in AT_HAND and not Path(part["model"]).is_dir()]
     with found.step("reader"):
         if hub:
             found.tell("read back", f"by {', '.join(hub)}, found or fetched when it is needed")

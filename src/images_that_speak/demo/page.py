@@ -61,7 +61,7 @@ def _words(spoken: Spoken) -> str:
     """What was asked for over what was heard, word by word; and as a sentence for who listens."""
     if spoken.heard is None:
         return f'<div class="words">{escape(spoken.audio_prompt)}</div>'
-    words = align(spoken.audio_prompt, spoken.heard)
+    words = align(spoken.audio_prompt, spoken.heard, spoken.normaliser)
     wrong = [SAID[kind].format(asked=asked, heard=heard) for kind, asked, heard in words if kind != "="]
     sentence = (f"Asked: {spoken.audio_prompt}. Heard: {spoken.heard or 'nothing'}. "
                 + (f"Wrong: {'; '.join(wrong)}." if wrong else "Every word right."))

@@ -19,8 +19,9 @@ from ..diffusion.family import Family
 from ..diffusion.generate import generate_batch, plan, read_settings
 from ..errors import UserError
 from ..scoring.evaluate import Readers, load_readers
+from ..scoring.seen import Shown
 from ..scoring.statistics import word_errors
-from ..scoring.text import normalise
+from ..scoring.text import PLAIN, normalise
 from ..validate import problems
 
 # What a visitor changes, beside the prompts.
@@ -31,7 +32,8 @@ CHANGED = ("seed", "steps", "voice", "guidance.audio_weight", "guidance.image_sc
 class Spoken:
     """A picture (256, 1024) uint8, the wave (T,) in [-1, 1] that it plays, and what was heard of it.
 
-    `heard` is None where nobody listens. wer: word error rate; clip: CLIP score of picture and prompt.
+    `heard` is None where nobody listens. wer: word error rate, of words as `normaliser` writes them; clip:
+    CLIP score of picture and prompt.
     """
 
     picture: np.ndarray
@@ -43,6 +45,7 @@ class Spoken:
     clip: float | None
     seconds: float
     settings: dict[str, Any]
+    normaliser: str = PLAIN
 
 
 class Speaker:
@@ -103,14 +106,16 @@ class Speaker:
             wave = np.asarray(self.family.vocoder.decode_picture(seen).cpu(), np.float32)[0]
             pair = jobs[0].pair
             heard = wer = clip = None
+            normaliser = PLAIN
             if self.readers is not None:
-                heard = self._reader(pair.audio_prompt).read(wave).text
-                errors = word_errors(pair.audio_prompt, heard)
+                reader = self._reader(pair.audio_prompt)
+                heard, normaliser = reader.read(wave).text, reader.normaliser
+                errors = word_errors(pair.audio_prompt, heard, normaliser)
                 wer = errors.rate if errors else None
                 clip = self._clip(seen, pair.image_prompt)
             seconds = time.monotonic() - began
         return Spoken(seen[0], wave, pair.image_prompt, pair.audio_prompt, heard, wer, clip, seconds,
-                      {key: OmegaConf.select(cfg, key) for key in CHANGED})
+                      {key: OmegaConf.select(cfg, key) for key in CHANGED}, normaliser)
 
     def _reader(self, prompt: str) -> Any:
         """The reader of speech; one of its own for a prompt with words that the vocabulary lacks.
@@ -129,4 +134,4 @@ class Speaker:
         reader = self.readers.picture if self.readers else None
         if reader is None:
             return None
-        return float((100 * reader.embed_pictures(seen) @ reader.embed_texts([prompt]).T)[0, 0])
+        return reader.judge(reader.look([Shown(picture) for picture in seen]), [prompt])[0].get("clip")

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jiwer
 
-from ..scoring.text import normalise
+from ..scoring.text import PLAIN, normalise
 
 # (kind, asked, heard): "=" right, "s" another word, "d" not heard (heard is ""), "i" heard besides (asked
 # is "").
 Word = tuple[str, str, str]
 
 
-def align(asked: str, heard: str) -> list[Word]:
-    """The words of both texts in the alignment by which WER counts, after the normaliser of scoring.
+def align(asked: str, heard: str, normaliser: str = PLAIN) -> list[Word]:
+    """The words of both texts in the alignment by which WER counts, after the reader's normaliser.
 
     >>> align("happy baby music", "happy maybe")
     [('=', 'happy', 'happy'), ('s', 'baby', 'maybe'), ('d', 'music', '')]
     """
-    return align_all([(asked, heard)])[0]
+    return align_all([(asked, heard)], [normaliser])[0]
 
 
-def align_all(pairs: Iterable[tuple[str, str]]) -> list[list[Word]]:
-    """`align` for many pairs at once, which is faster."""
-    texts = [(normalise(asked), normalise(heard)) for asked, heard in pairs]
+def align_all(pairs: Sequence[tuple[str, str]], normalisers: Iterable[str] = ()) -> list[list[Word]]:
+    """`align` for many pairs at once, which is faster; each by its normaliser, all by "plain" without."""
+    by = list(normalisers) or [PLAIN] * len(pairs)
+    texts = [(normalise(asked, name), normalise(heard, name))
+             for (asked, heard), name in zip(pairs, by, strict=True)]
     spoken = [(asked, heard) for asked, heard in texts if asked]
     found: Iterator[Any] = iter(())
     if spoken:

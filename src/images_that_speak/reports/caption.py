@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..scoring.text import PLAIN
 from .alignment import align
 from .folders import Sample
 
@@ -25,12 +26,12 @@ class Piece:
     marked: bool = False
 
 
-def pieces(asked: str, heard: str) -> list[Piece]:
+def pieces(asked: str, heard: str, normaliser: str = PLAIN) -> list[Piece]:
     """What was heard, word by word: another word underlined, a missing one in brackets, a further one after
     a plus."""
     shown = {"=": lambda a, b: Piece(b), "s": lambda a, b: Piece(b, WRONG, True),
              "d": lambda a, b: Piece(f"[{a}]", MISSING), "i": lambda a, b: Piece(f"+{b}", ADDED)}
-    return [shown[kind](a, b) for kind, a, b in align(asked, heard)]
+    return [shown[kind](a, b) for kind, a, b in align(asked, heard, normaliser)]
 
 
 def lines(sample: Sample) -> list[tuple[str, list[Piece], str]]:
@@ -44,7 +45,8 @@ def lines(sample: Sample) -> list[tuple[str, list[Piece], str]]:
         found.append(("says", [Piece(sample.audio_prompt)], ""))
     if scores.get("heard") is not None:
         wer = scores.get("wer")
-        words = pieces(sample.audio_prompt or "", scores["heard"]) or [Piece("nothing", QUIET)]
+        normaliser = scores.get("normaliser") or PLAIN
+        words = pieces(sample.audio_prompt or "", scores["heard"], normaliser) or [Piece("nothing", QUIET)]
         found.append(("heard", words, "" if wer is None else f"WER {100 * wer:.0f} %"))
     return found
 

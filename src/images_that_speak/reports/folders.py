@@ -26,7 +26,7 @@ READING = ("reader", "words", "run")
 # Folders below which no run folder is looked for.
 INSIDE = ("samples", "checkpoints", "weights", "wandb")
 NUMBERS = ("wer", "cer", "per", "words", "characters", "phones", "insertions", "deletions", "substitutions",
-           "clip", "rank", "second_wer", "evaluations")
+           "clip", "rank", "second_wer", "second_words", "invented", "second_invented", "evaluations")
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from urllib.parse import quote
 
 from ..errors import UserError
 from ..files import atomic_write
+from ..scoring.text import PLAIN
 from .alignment import align_all
 from .folders import MACHINE, RunFolder, Sample, chosen, short_names, varied
 
 PARTS = Path(__file__).with_name("page")
 EMBED_LIMIT = 200 * 2**20  # bytes; browsers take seconds to open more
-SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "insertions", "deletions", "substitutions",
-                "clip", "rank", "top1", "taken_for", "joint", "evaluations")
+SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "invented", "insertions", "deletions",
+                "substitutions", "clip", "rank", "top1", "taken_for", "joint", "evaluations")
 
 
 def render(title: str, body: str, data: Any, scripts: Sequence[str], command: str = "",
@@ -65,7 +66,8 @@ def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> d
             raise UserError(f"--embed: {len(pairs)} samples would make a page of about {size / 2**20:.0f} "
                             f"MiB (expected at most {EMBED_LIMIT / 2**20:.0f}); leave --embed out and keep "
                             "the run folders beside the page, or give fewer runs")
-    words = align_all((sample.audio_prompt or "", sample.scores.get("heard") or "") for _, sample in pairs)
+    words = align_all([(sample.audio_prompt or "", sample.scores.get("heard") or "") for _, sample in pairs],
+                      [sample.scores.get("normaliser") or PLAIN for _, sample in pairs])
     return {
         "runs": [{"name": run.name, "base": url(run.path / "samples", page), "task": run.task,
                   "status": run.status, "values": [_plain(values[number]) for values in different.values()]}

@@ -170,7 +170,7 @@ def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
     tell(report)
     for item, row in zip(report.items, report.rows, strict=True):
         assert item.record is not None and item.folder is not None
-        write_scores(item.folder, item.record, row)
+        write_scores(item.folder, item.record, row, report.seen)
     return totals(report.rows, bootstrap)
 
 

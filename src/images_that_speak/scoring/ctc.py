@@ -11,6 +11,7 @@ from ..errors import UserError
 from ..speech.dictionary import entries, fold
 from ..speech.phonemes import text_to_phones
 from .heard import SAMPLE_RATE, SILENT, Heard, HeardWord, check_wave, new_words, vocabulary
+from .text import PLAIN
 from .word_loop import WordLoop
 
 
@@ -32,6 +33,7 @@ class CTCReader:
     """
 
     name = "ctc"
+    normaliser = PLAIN
 
     def __init__(self, words: Sequence[str] | str = "pocket_words.txt", *, model: str = "pocket",
                  insertion: float = 0.01, doubt: float = 0.02, batch_size: int = 8, device: str = "cpu"):

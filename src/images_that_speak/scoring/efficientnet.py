@@ -18,9 +18,9 @@ from PIL import Image
 
 from ..errors import UserError, nearest
 from ..weights import finite
-from .nouns import noun_classes
+from .nouns import caption_noun, noun_classes
 from .packages import package_folder, required
-from .seen import Retrieval
+from .seen import Retrieval, Shown
 
 MODELS = tuple(f"lite{size}" for size in range(5))
 CLASSES = 1000
@@ -64,6 +64,9 @@ class EfficientNetReader:
         UserError: another model, a missing package (named), or weights that are not those of their name.
     """
 
+    needs_caption = False
+    needs_colour = True
+
     def __init__(self, model: str = "lite2", *, gray: bool = False, device: str = "cpu",
                  batch_size: int = 16):
         if model not in MODELS:
@@ -96,6 +99,43 @@ class EfficientNetReader:
             inputs = (batch.permute(0, 3, 1, 2).float() - 127) / 128
             found.append(self.network(inputs).float().softmax(1).cpu())
         return torch.cat(found).numpy()
+
+    def look(self, pictures: Sequence[Shown]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """The probabilities (1000,) of each picture, and of the photograph in it where that is at hand."""
+        mixed = self.probabilities([shown.luminance if shown.colour is None else shown.colour
+                                    for shown in pictures])
+        unmixed = [shown.unmixed for shown in pictures if shown.unmixed is not None]
+        known = iter(self.probabilities(unmixed) if unmixed else ())
+        return [(row, None if shown.unmixed is None else next(known))
+                for row, shown in zip(mixed, pictures, strict=True)]
+
+    def judge(self, looks: Sequence[tuple[np.ndarray, np.ndarray | None]],
+              captions: Sequence[str | None]) -> list[dict[str, Any]]:
+        """The figures of each picture.
+
+        `seen_as`: its first five classes with their probabilities. Where the caption names a noun that has
+        classes: `noun`, and `noun_mass`, their probability; with several nouns in the set also `rank`, `top1`
+        and `taken_for` among them (`told_apart`). Where the unmixed photograph is at hand: `unmixed_as`, its
+        first class, and `top1_agreement` and `top5_agreement`.
+        """
+        nouns = [caption_noun(caption) if caption else None for caption in captions]
+        rows: list[dict[str, Any]] = []
+        for (mixed, unmixed), noun in zip(looks, nouns, strict=True):
+            row: dict[str, Any] = {"seen_as": ", ".join(
+                f"{guess.name} {guess.probability:.0%}".replace("%", " %") for guess in top(mixed))}
+            if noun:
+                row |= {"noun": noun, "noun_mass": round(float(noun_mass(mixed[None], noun)[0]), 4)}
+            if unmixed is not None:
+                kept = agree(mixed, unmixed)
+                row |= {"unmixed_as": kept.unmixed, "top1_agreement": kept.top1, "top5_agreement": kept.top5}
+            rows.append(row)
+        if len({noun for noun in nouns if noun}) > 1:
+            told = [(row, mixed, noun)
+                    for row, (mixed, _), noun in zip(rows, looks, nouns, strict=True) if noun]
+            found = told_apart(np.stack([mixed for _, mixed, _ in told]), [noun for _, _, noun in told])
+            for (row, _, _), rank, other in zip(told, found.ranks.tolist(), found.chosen, strict=True):
+                row |= {"rank": rank, "top1": rank == 1, "taken_for": other}
+        return rows
 
     def guesses(self, pictures: Sequence[np.ndarray], most: int = 5) -> list[list[Guess]]:
         """The `most` likely classes of each picture, the likeliest first."""

@@ -17,17 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from ..audio.mel import MEL
-from ..audio.picture import is_copy, quantise, read_picture
+from ..audio.picture import is_copy, quantise, read_picture, read_pixels
 from ..audio.wave import as_stored, read_wave
 from ..config import instantiate
-from ..errors import UserError
-from ..files import alone_in, names_apart, read_json, write_json
+from ..errors import UserError, nearest
+from ..files import alone_in, file_hash, names_apart, read_json, write_json
 from ..kept import kept, stamp
 from ..prompts import Pair, read_pairs
 from ..runs import as_made, open_run
+from ..values import PICTURE_READERS
+from .efficientnet import EfficientNetReader
 from .heard import SILENT, SpeechReader
 from .metric import Clip, Metric
-from .statistics import Interval, score_sample, totals
+from .seen import PictureJudge, Shown, load_picture_reader
+from .statistics import SEEN, Interval, score_sample, totals
 from .stored import stored_rows
 from .tables import (
     METRIC_COLUMNS,
@@ -38,9 +41,15 @@ from .tables import (
     total_row,
     write_table,
 )
+from .text import PLAIN
 
 SOURCES = ("picture", "wav")
+# What a name in the place of a section `reader.picture` stands for.
+EYES: dict[str, Any] = dict(zip(PICTURE_READERS, (load_picture_reader, EfficientNetReader), strict=True))
 CHUNK = 8  # samples decoded at once: bounds the memory, not the result
+# The photograph that a sample was made from, beside its picture.
+PHOTOGRAPHS = ("photograph", "source")
+PHOTOGRAPH_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -65,26 +74,58 @@ class Item:
         run = self.folder.parent.parent if self.folder is not None else None
         return run if run is not None and (run / "run.json").is_file() else None
 
+    @property
+    def unmixed(self) -> Path | None:
+        """The photograph that it was made from: the copy in its folder, else where its record says.
+
+        What lies at the record's path counts only while it is still the same file.
+        """
+        if self.folder is None:
+            return None
+        for name in PHOTOGRAPHS:
+            for ending in PHOTOGRAPH_ENDINGS:
+                if (path := self.folder / f"{name}{ending}").is_file():
+                    return path
+        source = (self.record or {}).get("source")
+        if not isinstance(source, dict) or not source.get("path") or not source.get("sha"):
+            return None
+        path, sha = Path(source["path"]), str(source["sha"])
+        return path if path.is_file() and file_hash(path, len(sha)) == sha else None
+
 
 @dataclass(frozen=True)
 class Readers:
     """`speech` hears, `picture` sees (None: nobody looks). `source`: what is heard, "picture" or "wav".
 
-    `second`: another judge of speech, whose WER is told beside the first one's and enters no other figure.
+    `second`: another judge of speech, whose WER is told beside the first one's and enters no other figure;
+    `second_picture`: likewise of pictures. What both say has "second_" before its name.
     """
 
     speech: SpeechReader
-    picture: Any = None
+    picture: PictureJudge | None = None
     source: str = "picture"
     second: SpeechReader | None = None
+    second_picture: PictureJudge | None = None
+
+    @property
+    def eyes(self) -> list[PictureJudge]:
+        """The readers of pictures."""
+        return [eye for eye in (self.picture, self.second_picture) if eye is not None]
 
     def named(self, columns: Mapping[str, str]) -> dict[str, str]:
         """`columns` of a table, with the judges' names where there are two."""
+        names: dict[str, str] = {}
+        if self.picture and self.second_picture:
+            names |= {key: heading.replace("second", self.second_picture.name)
+                      for key, heading in columns.items() if key.startswith("second_")}
+            names |= {key: f"{columns[key]} ({self.picture.name})" for key in SEEN
+                      if f"second_{key}" in columns}
         if self.second is None:
-            return dict(columns)
+            return {key: names.get(key, heading) for key, heading in columns.items()}
         first, second = self.speech.name, self.second.name
-        names = {"heard": f"heard ({first})", "second_heard": f"heard ({second})", "wer": f"WER ({first})",
-                 "second_wer": f"WER ({second})"}
+        names |= {"heard": f"heard ({first})", "second_heard": f"heard ({second})", "wer": f"WER ({first})",
+                 "second_wer": f"WER ({second})", "invented": f"invented ({first})",
+                 "second_invented": f"invented ({second})"}
         return {key: names.get(key, heading) for key, heading in columns.items()}
 
 
@@ -92,13 +133,14 @@ class Readers:
 class Report:
     """`rows`: a dict for each sample that was read; `items`: what each row is of. `left_out`: {name: why}.
 
-    `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name. `notes`: for
-    the user.
+    `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name; `seen`:
+    those of readers of pictures beside `SCORES`. `notes`: for the user.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     measured: dict[str, list[str]] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -128,11 +170,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         sets = {name: metric.total() for name, metric in metrics.items()}
         for row, item in zip(report.rows, report.items, strict=True):
             if item.record is not None and item.folder is not None:
-                write_scores(item.folder, item.record, row, own)
+                write_scores(item.folder, item.record, row, [*report.seen, *own])
         # Before the tables: logger=csv has a samples.csv too, of which the evaluation's own takes the place.
         run.log_samples(item.folder for item in items if item.record is not None and item.folder is not None)
         lines = [total_row(Path(cfg.run or cfg.pictures).name, figures)]
-        lines += stored_rows(list(configs.values()))
+        lines += stored_rows(list(configs.values()), readers.speech.name)
         columns = readers.named(SAMPLE_COLUMNS), readers.named(TOTAL_COLUMNS)
         told = metric_rows(metrics, report, figures, sets)
         write_table(run.dir / "samples", report.rows, {**columns[0], **{key: key for key in own}})
@@ -149,7 +191,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
                            **{key: value for found in sets.values() for key, value in found.items()},
                            **({"metrics": told} if metrics else {}), "speech_reader": readers.speech.name,
                            "second_reader": getattr(readers.second, "name", None),
-                           "picture_reader": getattr(readers.picture, "name", None), "source": readers.source,
+                           "normaliser": readers.speech.normaliser,
+                           "picture_reader": getattr(readers.picture, "name", None),
+                           "second_picture_reader": getattr(readers.second_picture, "name", None),
+                           "source": readers.source,
                            "left_out": [{"file": file, "error": error}
                                         for file, error in report.left_out.items()]})
 
@@ -184,7 +229,7 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
         tell(report)
     for row, item in zip(report.rows, report.items, strict=True):
         assert item.record is not None and item.folder is not None
-        write_scores(item.folder, item.record, row)
+        write_scores(item.folder, item.record, row, report.seen)
     return plain_totals(totals(report.rows, resamplings, seed))
 
 
@@ -297,8 +342,22 @@ def load_readers(section: Any, device: str = "cpu", see: bool = True) -> Readers
         return reader
 
     second = section.get("second") or {}
-    return Readers(build(section["speech"]), build(section.get("picture")) if see else None, source,
-                   build(second.get("speech")))
+    eyes = [build(picture_section(part["picture"])) for part in (section, second)
+            if see and part.get("picture") is not None]
+    # Two choices of a reader mostly have the same eye, and it looks once.
+    eyes = list({eye.name: eye for eye in reversed(eyes)}.values())[::-1]
+    return Readers(build(section["speech"]), eyes[0] if eyes else None, source, build(second.get("speech")),
+                   eyes[1] if len(eyes) > 1 else None)
+
+
+def picture_section(part: Mapping[str, Any] | str) -> dict[str, Any]:
+    """A reader of pictures as a section; a name stands for one with the settings that it is made with."""
+    if not isinstance(part, str):
+        return dict(part)
+    if part not in EYES:
+        raise UserError(f"reader.picture={part}: expected one of {', '.join(EYES)}, null or a section."
+                        f"{nearest(part, EYES)}")
+    return {"_target_": f"{EYES[part].__module__}.{EYES[part].__qualname__}", "device": ""}
 
 
 def load_metrics(cfg: DictConfig) -> dict[str, Metric]:
@@ -375,14 +434,15 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
             added |= dict.fromkeys(extend(item.audio_prompt for item in items if item.audio_prompt))
     if added:
         report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
-    embedded: list[Any] = []
+    captioned = any(item.image_prompt for item in items)
+    eyes = [eye for eye in readers.eyes if captioned or not eye.needs_caption]
+    looks: list[list[Any]] = [[] for _ in eyes]
     silent = []
-    look = readers.picture is not None and any(item.image_prompt for item in items)
     metrics = metrics or {}
     measured: list[dict[str, Any]] = []
     with tqdm(total=len(items), unit="picture", desc="reading back", leave=False) as bar:
         for chunk in _chunks(items, CHUNK):
-            good, pictures, waves = _load(chunk, readers, vocoder, report, look or bool(metrics))
+            good, pictures, waves = _load(chunk, readers, vocoder, report, eyes, bool(metrics))
             if good:
                 again = readers.second.read_many(waves) if readers.second else [None] * len(waves)
                 for item, wave, heard, other in zip(good, waves, readers.speech.read_many(waves), again,
@@ -391,8 +451,8 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
                         silent.append(item.name)
                     report.rows.append({"name": item.name, "heard": heard.text,
                                         "second_heard": other and other.text})
-                if look:
-                    embedded.append(readers.picture.embed_pictures(np.stack(pictures)))
+                for eye, found in zip(eyes, looks, strict=True):
+                    found += eye.look(pictures)
                 if metrics and readers.source == "picture":
                     # They compare with files: what these round to 16 bits must be rounded here.
                     waves = [as_stored(wave) for wave in waves]
@@ -404,60 +464,89 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
     if silent:
         report.notes.append(f"silent, counted as nothing heard: {', '.join(silent[:5])}"
                             + (f" and {len(silent) - 5} more" if len(silent) > 5 else ""))
-    seen = _seen(report.items, embedded, readers.picture) if look else [{}] * len(report.items)
+    seen = _seen(report.items, eyes, looks)
+    report.seen = list(dict.fromkeys(key for row in seen for key in row if key not in SCORES))
     report.rows = [
         {"name": item.name, "image_prompt": item.image_prompt, "audio_prompt": item.audio_prompt,
          **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1"),
-                        row["second_heard"]),
+                        row["second_heard"], readers.speech.normaliser,
+                        readers.second.normaliser if readers.second else PLAIN),
          "evaluations": (item.record or {}).get("evaluations"), "rank": found.get("rank"),
-         "taken_for": found.get("taken_for"), "speech_reader": readers.speech.name,
-         "second_reader": getattr(readers.second, "name", None),
-         "picture_reader": readers.picture.name if look else None, "source": readers.source, **more,
+         "taken_for": found.get("taken_for"),
+         **{key: found.get(key) for key in report.seen},
+         "speech_reader": readers.speech.name, "second_reader": getattr(readers.second, "name", None),
+         "picture_reader": eyes[0].name if eyes else None,
+         "second_picture_reader": eyes[1].name if len(eyes) > 1 else None, "source": readers.source, **more,
          "file": str(item.picture)}
         for item, row, found, more in zip(report.items, report.rows, seen, measured, strict=True)]
     return report
 
 
-def _load(chunk: Sequence[Item], readers: Readers, vocoder: Any, report: Report,
-          look: bool) -> tuple[list[Item], list[np.ndarray], list[np.ndarray]]:
-    """The items of a chunk that can be read, their 8-bit pictures and their waves."""
+def _load(chunk: Sequence[Item], readers: Readers, vocoder: Any, report: Report, eyes: Sequence[PictureJudge],
+          measured: bool) -> tuple[list[Item], list[Shown], list[np.ndarray]]:
+    """The items of a chunk that can be read, their pictures (where they are wanted) and their waves."""
     good: list[Item] = []
-    pictures: list[np.ndarray] = []
+    pictures: list[Shown] = []
     waves: list[np.ndarray] = []
+    wanted = bool(eyes) or measured or readers.source == "picture"
+    coloured = any(eye.needs_colour for eye in eyes)
     for item in chunk:
         try:
-            if look or readers.source == "picture":
-                picture = quantise(read_picture(item.picture))
+            picture = _shown(item, coloured) if wanted else None
             if readers.source == "wav":
-                if item.wave is None:
-                    raise UserError(f"{item.picture}: no sound file beside it (reader.source=picture plays "
-                                    "the picture)")
-                wave = read_wave(item.wave)
-                if len(wave) != MEL.samples:
-                    raise UserError(f"{item.wave}: {len(wave) / MEL.sample_rate:.2f} s (expected "
-                                    f"{MEL.seconds} s; cut short?)")
-                waves.append(wave)
+                waves.append(_sound(item))
         except UserError as error:
             report.left_out[item.name] = str(error)
             continue
         good.append(item)
-        if look or readers.source == "picture":
+        if picture is not None:
             pictures.append(picture)
     if good and readers.source == "picture":
         vocoder = chunk[0].vocoder or vocoder
         if vocoder is None:
             raise UserError("reader.source=picture: needs a vocoder")
-        waves = list(np.asarray(vocoder.decode_picture(np.stack(pictures)).cpu(), np.float32))
+        waves = _played(vocoder, [picture.luminance for picture in pictures])
     return good, pictures, waves
 
 
-def _measure(metrics: Mapping[str, Metric], items: Sequence[Item], pictures: Sequence[np.ndarray],
+def _played(vocoder: Any, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What pictures (256, F) sound like, those of one width played together."""
+    waves: dict[int, np.ndarray] = {}
+    for width in dict.fromkeys(picture.shape[1] for picture in pictures):
+        alike = [index for index, picture in enumerate(pictures) if picture.shape[1] == width]
+        sounds = vocoder.decode_picture(np.stack([pictures[index] for index in alike])).cpu()
+        waves |= dict(zip(alike, np.asarray(sounds, np.float32), strict=True))
+    return [waves[index] for index in range(len(pictures))]
+
+
+def _shown(item: Item, coloured: bool) -> Shown:
+    """The picture of an item; `coloured`: as it is, and the photograph in it, besides."""
+    luminance = quantise(read_picture(item.picture))
+    if not coloured:
+        return Shown(luminance)
+    # An npy has no colours.
+    colour = None if item.picture.suffix == ".npy" else read_pixels(item.picture)
+    return Shown(luminance, colour, read_pixels(item.unmixed) if item.unmixed else None)
+
+
+def _sound(item: Item) -> np.ndarray:
+    """The sound file beside a picture."""
+    if item.wave is None:
+        raise UserError(f"{item.picture}: no sound file beside it (reader.source=picture plays the picture)")
+    wave = read_wave(item.wave)
+    if len(wave) != MEL.samples:
+        raise UserError(f"{item.wave}: {len(wave) / MEL.sample_rate:.2f} s (expected {MEL.seconds} s; cut "
+                        "short?)")
+    return wave
+
+
+def _measure(metrics: Mapping[str, Metric], items: Sequence[Item], pictures: Sequence[Shown],
              waves: Sequence[np.ndarray], report: Report) -> list[dict[str, Any]]:
     """What the metrics say of each item; the keys are noted in `report`."""
     found: list[dict[str, Any]] = [{} for _ in items]
     if not metrics:
         return found
-    clips = [Clip(item.name, picture, wave, item.image_prompt, item.audio_prompt, item.record)
+    clips = [Clip(item.name, picture.luminance, wave, item.image_prompt, item.audio_prompt, item.record)
              for item, picture, wave in zip(items, pictures, waves, strict=True)]
     for name, metric in metrics.items():
         rows = metric.add(clips)
@@ -468,37 +557,29 @@ def _measure(metrics: Mapping[str, Metric], items: Sequence[Item], pictures: Seq
     return found
 
 
-def _seen(items: Sequence[Item], embedded: Sequence[Any], reader: Any) -> list[dict[str, Any]]:
-    """CLIP score, rank of the right prompt among all different ones, and the prompt a picture is taken for.
+def _seen(items: Sequence[Item], eyes: Sequence[PictureJudge],
+          looks: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """What each reader of pictures says of each item.
 
-    With a single image prompt there is nothing to confuse it with, so only the CLIP score is given.
+    What the first says too, and the right picture found, are "second_…" of the second.
     """
-    import torch
-
-    choices = list(dict.fromkeys(item.image_prompt for item in items if item.image_prompt))
-    if not choices:
-        return [{}] * len(items)
-    table = 100 * torch.cat(list(embedded)) @ reader.embed_texts(choices).T
-    found: list[dict[str, Any]] = []
-    for item, scores in zip(items, table, strict=True):
-        if not item.image_prompt:
-            found.append({})
-            continue
-        own = scores[choices.index(item.image_prompt)]
-        row: dict[str, Any] = {"clip": round(float(own), 4)}
-        if len(choices) > 1:
-            rank = int((scores >= own).sum())  # a tie counts against it
-            row |= {"rank": rank, "top1": rank == 1, "taken_for": choices[int(scores.argmax())]}
-        found.append(row)
-    return found
+    captions = [item.image_prompt for item in items]
+    rows: list[dict[str, Any]] = [{} for _ in items]
+    said: set[str] = set()
+    for eye, found in zip(eyes, looks, strict=True):
+        for row, more in zip(rows, eye.judge(found, captions), strict=True):
+            row |= {f"second_{key}" if key in said else key: value for key, value in more.items()}
+        said = {"rank", "top1", "taken_for"}.union(*rows)
+    return rows
 
 
 # --- telling and writing
 
 
-SCORES = ("heard", "second_heard", "wer", "second_wer", "cer", "per", "words", "characters", "phones",
-          "insertions", "deletions", "substitutions", "clip", "rank", "top1", "taken_for", "joint",
-          "speech_reader", "second_reader", "picture_reader", "source")
+SCORES = ("heard", "second_heard", "normaliser", "wer", "second_wer", "cer", "per", "words", "second_words",
+          "characters", "phones", "invented", "second_invented", "insertions", "deletions", "substitutions",
+          "clip", "rank", "top1", "taken_for", "joint", "speech_reader", "second_reader", "picture_reader",
+          "second_picture_reader", "source")
 
 
 def metric_rows(metrics: Mapping[str, Metric], report: Report, figures: Mapping[str, Interval | int],

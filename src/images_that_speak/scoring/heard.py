@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import UserError
 from ..hub import out_of_reach
 from ..weights import finite
-from .text import normalise
+from .text import PLAIN, WHISPER, normalise
 
 SAMPLE_RATE = 16_000
 # What the acoustic model of the wheel was trained with.
@@ -40,7 +40,7 @@ class HeardWord:
 
 @dataclass(frozen=True)
 class Heard:
-    """What was heard: normalised text, its words with times, and the seconds the reader took."""
+    """What was heard: the text as the reader writes it, its words with times, and the seconds it took."""
 
     text: str
     words: tuple[HeardWord, ...] = ()
@@ -48,9 +48,10 @@ class Heard:
 
 
 class SpeechReader(Protocol):
-    """The contract of every reader of speech."""
+    """The contract of every reader of speech. `normaliser`: of `scoring.text`, for both sides of its WER."""
 
     name: str
+    normaliser: str
 
     def read(self, wave: np.ndarray) -> Heard: ...
 
@@ -120,6 +121,7 @@ class PocketsphinxReader:
     """
 
     name = "pocketsphinx"
+    normaliser = PLAIN
 
     def __init__(
         self,
@@ -273,6 +275,7 @@ class WhisperReader:
     """
 
     name = "whisper"
+    normaliser = WHISPER
 
     def __init__(
         self,

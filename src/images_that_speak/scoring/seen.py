@@ -1,6 +1,6 @@
-"""Reading pictures: what a CLIP model sees in them.
+"""Readers of pictures: their contract, and what a CLIP model sees.
 
-The protocol is that of Images that Sound: 256x256 crops slid by 32 over the 256x1024 picture (25 of them),
+CLIP's protocol is that of Images that Sound: 256x256 crops slid by 32 over the 256x1024 picture (25 of them),
 and the mean of their cosines with the text. A plain CLIP preprocess would cut out the middle quarter. Scores
 of different models are not comparable, so each result names its model.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,36 @@ from ..weights import finite
 SHAPE = (256, 1024)
 CROP, STRIDE = 256, 32
 CROPS = (SHAPE[1] - CROP) // STRIDE + 1
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture as readers see it.
+
+    luminance: (256, F) uint8, what is played. colour: (H, W, 3) uint8, the picture as it is; unmixed: the
+    photograph that it was made from, where it is at hand. Both are None for readers that do not ask for them.
+    """
+
+    luminance: np.ndarray
+    colour: np.ndarray | None = None
+    unmixed: np.ndarray | None = None
+
+
+class PictureJudge(Protocol):
+    """The contract of every reader of pictures.
+
+    `look` is called with a few pictures at a time and answers what `judge` needs to know of each; `judge` is
+    called once, with what it remembers of all, and answers the figures of each: "clip", "top1", "rank" and
+    "taken_for" mean the same for every reader. captions: what each picture shows, None where nobody says.
+    """
+
+    name: str
+    needs_caption: bool  # without captions it has nothing to say
+    needs_colour: bool
+
+    def look(self, pictures: Sequence[Shown]) -> list[Any]: ...
+
+    def judge(self, looks: Sequence[Any], captions: Sequence[str | None]) -> list[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -82,6 +112,9 @@ class PictureReader:
     many pictures' crops go through the model at once.
     """
 
+    needs_caption = True
+    needs_colour = False
+
     def __init__(
         self, model: Any, tokenizer: Any, name: str, device: str = "cpu", pictures_per_batch: int = 4
     ):
@@ -123,6 +156,18 @@ class PictureReader:
         ids = self.tokenizer(texts).to(self.device)
         return self.model.encode_text(ids, normalize=True).float().cpu()
 
+    def look(self, pictures: Sequence[Shown]) -> list[Tensor]:
+        """The embedding (D,) of each picture."""
+        return list(self.embed_pictures(np.stack([picture.luminance for picture in pictures])))
+
+    def judge(self, looks: Sequence[Tensor], captions: Sequence[str | None]) -> list[dict[str, Any]]:
+        """`caption_figures` of the pictures that have a caption."""
+        choices = list(dict.fromkeys(caption for caption in captions if caption))
+        if not choices:
+            return [{} for _ in looks]
+        table = 100 * torch.stack(list(looks)) @ self.embed_texts(choices).T
+        return caption_figures(table, captions, choices)
+
     def similarities(self, pictures: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str]) -> Tensor:
         """(N, M): 100 · mean over crops of the cosine, of every picture with every text."""
         return 100 * self.embed_pictures(pictures) @ self.embed_texts(texts).T
@@ -151,6 +196,27 @@ class PictureReader:
         own = table.gather(1, torch.tensor([[choices.index(text)] for text in texts]))
         best = table.argmax(1).tolist()
         return Retrieval((table >= own).sum(1).numpy(), tuple(choices[index] for index in best))
+
+
+def caption_figures(table: Tensor, captions: Sequence[str | None],
+                    choices: Sequence[str]) -> list[dict[str, Any]]:
+    """The figures of each picture's own caption: its score, and its rank among all different ones.
+
+    table: (N, M), the score of every picture with each of M `choices`. With a single choice there is nothing
+    to confuse it with, so only the score is given; to a picture without a caption nothing.
+    """
+    found: list[dict[str, Any]] = []
+    for caption, scores in zip(captions, table, strict=True):
+        if not caption:
+            found.append({})
+            continue
+        own = scores[choices.index(caption)]
+        row: dict[str, Any] = {"clip": round(float(own), 4)}
+        if len(choices) > 1:
+            rank = int((scores >= own).sum())  # a tie counts against it
+            row |= {"rank": rank, "top1": rank == 1, "taken_for": choices[int(scores.argmax())]}
+        found.append(row)
+    return found
 
 
 def load_picture_reader(

@@ -15,8 +15,11 @@ from typing import Any
 import jiwer
 import numpy as np
 
-from .text import normalise
+from .text import PLAIN, normalise
 
+# What readers of pictures say of a sample, as far as it has a mean.
+SEEN = ("clip", "top1", "second_top1", "noun_mass", "second_noun_mass", "top1_agreement", "top5_agreement",
+        "second_top1_agreement", "second_top5_agreement", "joint")
 JOINT_WER = 0.25  # a sample succeeds when its picture is found and its WER is at most this
 
 
@@ -55,20 +58,21 @@ class Interval:
             f"{text} [{100 * self.low:.1f}, {100 * self.high:.1f}]")
 
 
-def word_errors(asked: str, heard: str) -> Errors | None:
+def word_errors(asked: str, heard: str, normaliser: str = PLAIN) -> Errors | None:
     """Word edits after normalising both sides alike; None when `asked` has no words."""
-    return _errors(normalise(asked), normalise(heard))
+    return _errors(normalise(asked, normaliser), normalise(heard, normaliser))
 
 
-def corpus_wer(asked: Sequence[str], heard: Sequence[str]) -> float:
+def corpus_wer(asked: Sequence[str], heard: Sequence[str], normaliser: str = PLAIN) -> float:
     """Σ edits / Σ words over all texts. Raises ValueError when nothing was asked for."""
-    known = [found for found in map(word_errors, asked, heard) if found is not None]
+    every = [word_errors(*texts, normaliser) for texts in zip(asked, heard, strict=True)]
+    known = [found for found in every if found is not None]
     return ratio([found.rate * found.total for found in known], [found.total for found in known]).value
 
 
-def character_errors(asked: str, heard: str) -> Errors | None:
+def character_errors(asked: str, heard: str, normaliser: str = PLAIN) -> Errors | None:
     """Character edits (spaces count) after normalising; None when `asked` has no words."""
-    reference, hypothesis = normalise(asked), normalise(heard)
+    reference, hypothesis = normalise(asked, normaliser), normalise(heard, normaliser)
     if not reference:
         return None
     found = jiwer.process_characters(reference, hypothesis)
@@ -76,7 +80,8 @@ def character_errors(asked: str, heard: str) -> Errors | None:
 
 
 def phoneme_errors(asked: str, heard: str) -> Errors | None:
-    """Edits between the dictionary pronunciations of both texts; None when `asked` has no words."""
+    """Edits between the dictionary pronunciations of both texts, plainly normalised, for what is written in
+    digits has none; None when `asked` has no words."""
     return _errors(phones_of(asked), phones_of(heard))
 
 
@@ -160,8 +165,10 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000, seed: int
         more: keys of the rows whose mean over samples is told besides.
 
     Returns a dict, in the order of the printed table: `samples`; corpus `wer`, `second_wer`, `cer`, `per`;
-    `insertions`, `deletions` and `substitutions` a word; `wer_capped`, the mean of min(1, WER);
-    `evaluations`, UNet passes a sample; `clip`; `top1`; `joint`.
+    `invented`, words heard that nobody said a word asked for: insertions, and all that was heard where
+    nothing was to be said; `second_invented`, by the second judge; `insertions`, `deletions` and
+    `substitutions` a word; `wer_capped`, the mean of min(1, WER);
+    `evaluations`, UNet passes a sample; what is seen (`SEEN`), `joint` among it.
     A figure that no sample has is left out.
     """
     found: dict[str, Interval | int] = {"samples": len(rows)}
@@ -174,41 +181,62 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000, seed: int
                                          [row.get("audio_prompt") for row in chosen], resamplings, seed)
             found[name] = ratio([top(row) for row in chosen], [bottom(row) for row in chosen], weights)
 
-    for name, unit in (("wer", "words"), ("second_wer", "words"), ("cer", "characters"), ("per", "phones")):
+    for name, unit in (("wer", "words"), ("second_wer", "second_words"), ("cer", "characters"),
+                       ("per", "phones")):
         add(name, name, lambda row, name=name, unit=unit: row[name] * row[unit],  # type: ignore[misc]
             lambda row, unit=unit: row[unit])  # type: ignore[misc]
+    for name, unit in (("invented", "words"), ("second_invented", "second_words")):
+        if any(row.get(unit) for row in rows):
+            add(name, name, lambda row, name=name: row[name],  # type: ignore[misc]
+                lambda row, unit=unit: row[unit] or 0)  # type: ignore[misc]
     for name in ("insertions", "deletions", "substitutions"):
         add(name, "wer", lambda row, name=name: row[name], lambda row: row["words"])  # type: ignore[misc]
     add("wer_capped", "wer", lambda row: min(1.0, row["wer"]))
     counts = [row["evaluations"] for row in rows if row.get("evaluations") is not None]
     if counts:
         found["evaluations"] = round(sum(counts) / len(counts))
-    for name in ("clip", "top1", "joint", *more):
+    for name in (*SEEN, *more):
         add(name, name, lambda row, name=name: float(row[name]))  # type: ignore[misc]
     return found
 
 
 def score_sample(audio_prompt: str | None, heard: str, clip: float | None = None,
-                 top1: bool | None = None, second_heard: str | None = None) -> dict[str, Any]:
+                 top1: bool | None = None, second_heard: str | None = None, normaliser: str = PLAIN,
+                 second_normaliser: str = PLAIN) -> dict[str, Any]:
     """What sample.json says of a sample that was read back; what cannot be said is None.
 
     `wer`, `cer` and `per` are rates; `words`, `characters` and `phones` the reference's lengths;
-    `insertions`, `deletions` and `substitutions` count words. `joint`: the right picture found, and
-    WER ≤ 0.25. `second_wer`: of what a second judge heard.
+    `insertions`, `deletions` and `substitutions` count words. `invented`: words heard that were not said,
+    the insertions; all of them where nothing was to be said (`audio_prompt` is empty). `joint`: the right
+    picture found, and WER ≤ 0.25. `second_wer`, `second_words`, `second_invented`: of what a second judge
+    heard. `normaliser`: of `scoring.text`, as each judge wants it.
     """
-    scores: dict[str, Any] = {"heard": heard, "second_heard": second_heard}
-    word = word_errors(audio_prompt, heard) if audio_prompt else None
+    scores: dict[str, Any] = {"heard": heard, "second_heard": second_heard, "normaliser": normaliser}
+    word = word_errors(audio_prompt, heard, normaliser) if audio_prompt else None
     for name, unit, found in (
         ("wer", "words", word),
-        ("cer", "characters", character_errors(audio_prompt, heard) if audio_prompt else None),
+        ("cer", "characters", character_errors(audio_prompt, heard, normaliser) if audio_prompt else None),
         ("per", "phones", phoneme_errors(audio_prompt, heard) if audio_prompt else None),
     ):
         scores[name] = found.rate if found else None
         scores[unit] = found.total if found else None
     for name in ("insertions", "deletions", "substitutions"):
         scores[name] = getattr(word, name) if word else None
-    second = word_errors(audio_prompt, second_heard) if audio_prompt and second_heard is not None else None
+    scores["invented"] = _invented(audio_prompt, heard, word, normaliser)
+    second = invented = None
+    if second_heard is not None:
+        second = word_errors(audio_prompt, second_heard, second_normaliser) if audio_prompt else None
+        invented = _invented(audio_prompt, second_heard, second, second_normaliser)
     scores["second_wer"] = second.rate if second else None
+    scores["second_words"] = second.total if second else None
+    scores["second_invented"] = invented
     scores["clip"], scores["top1"] = clip, top1
     scores["joint"] = bool(top1 and word.rate <= JOINT_WER) if word and top1 is not None else None
     return scores
+
+
+def _invented(asked: str | None, heard: str, errors: Errors | None, normaliser: str) -> int | None:
+    """Words heard that were not said; None where nobody knows what was."""
+    if errors is not None:
+        return errors.insertions
+    return None if asked is None else len(normalise(heard, normaliser).split())

@@ -14,13 +14,18 @@ from .statistics import Interval
 SAMPLE_COLUMNS = {
     "image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
     "second_heard": "heard again", "wer": "WER", "second_wer": "second WER",
-    "insertions": "ins", "deletions": "del", "substitutions": "sub", "clip": "CLIP", "rank": "rank",
+    "invented": "invented", "deletions": "del", "substitutions": "sub", "clip": "CLIP", "rank": "rank",
+    "second_rank": "second rank", "seen_as": "seen as", "noun_mass": "noun", "top5_agreement": "in top 5",
     "joint": "joint", "file": "file",
 }
 TOTAL_COLUMNS = {
-    "what": "", "samples": "samples", "wer": "WER", "second_wer": "second WER", "insertions": "insertions",
-    "deletions": "deletions", "substitutions": "substitutions", "cer": "CER", "per": "PER",
-    "wer_capped": "WER ≤ 1", "clip": "CLIP", "top1": "top-1", "joint": "joint success", "evaluations": "NFE",
+    "what": "", "samples": "samples", "wer": "WER", "second_wer": "second WER", "invented": "invented",
+    "second_invented": "invented (second)", "deletions": "deletions", "substitutions": "substitutions",
+    "cer": "CER", "per": "PER", "wer_capped": "WER ≤ 1", "clip": "CLIP", "top1": "top-1",
+    "second_top1": "top-1 (second)", "noun_mass": "noun", "second_noun_mass": "noun (second)",
+    "top1_agreement": "first class kept", "second_top1_agreement": "first class kept (second)",
+    "top5_agreement": "in top 5", "second_top5_agreement": "in top 5 (second)",
+    "joint": "joint success", "evaluations": "NFE",
 }
 METRIC_COLUMNS = {"metric": "metric", "value": "value", "samples": "samples", "reference": "against",
                   "references": "files there", "weights": "weights", "protocol": "protocol"}

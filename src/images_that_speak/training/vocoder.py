@@ -81,7 +81,7 @@ class ReadBack(L.Callback):
         vocoder: Any = pl_module.generator
         waves = [vocoder.decode_picture(picture[None])[0].cpu().numpy() for picture in pictures]
         heard = [sound.text for sound in self.reader.read_many(waves)]
-        pl_module.log("valid/wer", corpus_wer(texts, heard))
+        pl_module.log("valid/wer", corpus_wer(texts, heard, self.reader.normaliser))
 
 
 def find_start(start: str, offline: bool = False) -> Path:
