@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from images_that_speak import config
+from images_that_speak.checks.findings import compare_lora
 from images_that_speak.diffusion.family import Family, phone_batch
 from images_that_speak.diffusion.layout import pocket_layout
 from images_that_speak.errors import UserError
@@ -146,6 +148,97 @@ def test_broken_files_are_told(pocket, trained, tmp_path, file):
     (folder / file).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=f"{folder}: "):
         loaded(pocket, folder)
+
+
+# --- files of other tools
+
+def layouts(unet: Any, folder: Path) -> dict[str, Path]:
+    """One LoRA of two modules, of ranks 2 and 3 and scale 1.5, as the common tools write it."""
+    generator = torch.Generator().manual_seed(0)
+    names = [next(name for name, _ in unet.named_modules() if name.endswith(end))
+             for end in ("attn1.to_q", "attn2.to_out.0")]
+    parts, alpha = {}, {}
+    for rank, name in zip((2, 3), names, strict=True):
+        out, given = unet.get_submodule(name).weight.shape
+        parts[name] = tuple(torch.randn(size, generator=generator) for size in ((rank, given), (out, rank)))
+        alpha[name] = torch.tensor(1.5 * rank)
+
+    def write(file: Path, state: dict[str, torch.Tensor], **metadata: str) -> Path:
+        file.parent.mkdir()
+        save_file({name: value.contiguous() for name, value in state.items()}, file, metadata=metadata)
+        return file
+
+    made = {}
+    # Scaled already, for a layout that has no place for an alpha.
+    for kind, down, up in (("plain", "{}.lora_A.weight", "{}.lora_B.weight"),
+                           ("unet", "unet.{}.lora_A.weight", "unet.{}.lora_B.weight"),
+                           ("older", "unet.{}.lora.down.weight", "unet.{}.lora.up.weight"),
+                           ("oldest", "{}", "{}")):
+        state = {}
+        for name, (a, b) in parts.items():
+            home, _, to = name.removesuffix(".0").rpartition(".")
+            old = f"{home}.processor.{to}_lora"
+            state[f"{old}.down.weight" if kind == "oldest" else down.format(name)] = a
+            state[f"{old}.up.weight" if kind == "oldest" else up.format(name)] = 1.5 * b
+        made[kind] = write(folder / kind / "pytorch_lora_weights.safetensors", state).parent
+    for kind, end in (("peft", ""), ("named", ".default")):
+        state = {f"base_model.model.{name}.lora_{part}{end}.weight": value
+                 for name, values in parts.items() for part, value in zip("AB", values, strict=True)}
+        made[kind] = write(folder / kind / "adapter_model.safetensors", state).parent
+        (made[kind] / "adapter_config.json").write_text(json.dumps(
+            {"lora_alpha": 3.0, "r": 2, "alpha_pattern": {names[1]: 4.5}, "rank_pattern": {names[1]: 3}}))
+    kohya = {}
+    for name, (a, b) in parts.items():
+        flat = f"lora_unet_{name.replace('.', '_')}"
+        kohya |= {f"{flat}.lora_down.weight": a, f"{flat}.lora_up.weight": b, f"{flat}.alpha": alpha[name]}
+    made["kohya"] = write(folder / "kohya" / "my voice.safetensors", {
+        **kohya, "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(1, 1)},
+        ss_network_module="networks.lora")
+    return made
+
+
+def test_the_files_of_common_tools_change_what_they_say(pocket, tmp_path, capsys):
+    plain = Family.load(pocket, ("speech",)).predictors["speech"].unet
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    found = {}
+    for kind, path in layouts(plain, tmp_path).items():
+        capsys.readouterr()
+        unet = Family.load(pocket_layout(pocket, lora=path), ("speech",)).predictors["speech"].unet
+        assert "changes 2 modules of the speech UNet" in capsys.readouterr().out, kind
+        state = {name.replace(".base_layer.", "."): value for name, value in unet.state_dict().items()
+                 if "lora_" not in name}
+        found[kind] = {name: state[name] - value for name, value in before.items()}
+    changed = {name for name, value in found["plain"].items() if value.abs().max() > 1e-3}
+    assert len(changed) == 2
+    for kind, differences in found.items():
+        for name, value in differences.items():
+            torch.testing.assert_close(value, found["plain"][name], rtol=1e-4, atol=1e-5, msg=kind)
+
+
+@pytest.mark.parametrize(("name", "shape", "said"), [
+    ("unet.nowhere.to_q.lora_A.weight", (2, 2), "nowhere.to_q.lora_A.weight is no layer of the speech UNet"),
+    ("lora_unet_input_blocks_99_to_q.lora_down.weight", (2, 2), "is no layer of the speech UNet"),
+    ("lora_unet_{flat}.hada_w1_a", (2, 2), "is no layer"),
+    ("unet.{name}.lora_A.weight", (2, 2), "has but one half of its update"),
+    ("lora_te_text_model.lora_down.weight", (2, 2), "holds no LoRA of a UNet")])
+def test_what_fits_no_module_is_refused(pocket, tmp_path, name, shape, said):
+    unet = Family.load(pocket, ("speech",)).predictors["speech"].unet
+    module = next(name for name, _ in unet.named_modules() if name.endswith("attn1.to_q"))
+    save_file({name.format(name=module, flat=module.replace(".", "_")): torch.ones(shape)},
+              tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(UserError, match=said):
+        loaded(pocket, tmp_path)
+    with pytest.raises(UserError, match=said):
+        compare_lora(unet, tmp_path)
+
+
+def test_a_lora_that_changes_nothing_says_so(pocket, tmp_path, capsys):
+    settings = LoraSettings(rank=2)
+    unet = speech_parts(pocket).predictors["speech"].unet
+    add_lora(unet, settings)
+    export_lora(unet, tmp_path, settings)
+    loaded(pocket, tmp_path)
+    assert "changes 0 modules" in capsys.readouterr().out
 
 
 def test_unfrozen_parameters_of_another_unet_are_told(pocket, trained, tmp_path):

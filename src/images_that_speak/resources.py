@@ -51,3 +51,19 @@ def words(path: str | Path = "pocket_words.txt") -> list[str]:
     if not found:
         raise UserError(f"{path}: the word list is empty (expected one word a line)")
     return found
+
+
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")  # diffusers' name and peft's
+
+
+def lora_file(path: str | Path) -> Path | None:
+    """The file of a LoRA at `path`: that file, or the one in that folder; None where there is none.
+
+    In a folder it is the one that diffusers or peft named, or else the only safetensors file.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path if path.suffix == ".safetensors" else None
+    named = [path / name for name in LORA_FILES if (path / name).is_file()]
+    others = [file for file in sorted(path.glob("*.safetensors")) if file.name != "unfrozen.safetensors"]
+    return named[0] if named else others[0] if len(others) == 1 else None

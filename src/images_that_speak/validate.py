@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError, nearest
 from .prompts import COLUMNS, read_pairs
+from .resources import LORA_FILES, lora_file
 from .schema import SCHEMAS
 from .values import CHOICES, PICTURE_READERS
 
@@ -52,7 +53,6 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "trainer.overfit": (1, 10_000, "a whole number of batches of at least 1, or null"),
     "bootstrap": (0, 1_000_000, "a whole number of at least 0"),
 }
-LORA_FILE = "pytorch_lora_weights.safetensors"
 PROFILED = 20  # steps that may be profiled
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
          "demo": (1, 1000, "denoising steps, 1 to 1000"),
@@ -223,9 +223,9 @@ def _family(cfg: DictConfig, found: list[str]) -> None:
         found.append(f"family.weights={path}: holds no family.json; expected a family's weights, as "
                      "`make pocket` writes them")
     lora = _select(cfg, "family.lora", found)
-    if lora is not None and not (Path(lora) / LORA_FILE).is_file():
-        found.append(f"family.lora={lora}: holds no {LORA_FILE}; expected the folder weights of a run that "
-                     "trained a LoRA")
+    if lora is not None and lora_file(lora) is None:
+        found.append(f"family.lora={lora}: holds no {LORA_FILES[0]}; expected the folder weights of a run "
+                     "that trained a LoRA, or a safetensors file")
 
 
 def _speaks_phonemes(cfg: DictConfig) -> bool:

@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 
 from ..audio.hifigan import torch_load
 from ..config import first_line
-from ..diffusion.loading import LORA_FILE, UNFROZEN_FILE
+from ..diffusion.loading import UNFROZEN_FILE
+from ..diffusion.lora_file import read_lora
 from ..errors import UserError
+from ..resources import lora_file
 from ..runs import open_run
 
 
@@ -69,6 +71,8 @@ def weight_files(folder: Path) -> list[Path]:
     Copies in another precision have it within their names, as model.fp16.safetensors. Raises UserError when
     there is no folder or no such file.
     """
+    if folder.is_file():  # a LoRA
+        return [folder]
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     named = [path for path in sorted(folder.iterdir()) if "." not in path.stem]
@@ -148,15 +152,10 @@ def compare_lora(unet: Any, folder: Path) -> None:
     Raises UserError naming the first that is none.
     """
     known = {name: list(value.shape) for name, value in unet.named_parameters()}
-    for name, entry in header(folder / LORA_FILE).items():
-        layer, of, _ = name.removeprefix("unet.").partition(".lora_")
-        weight = known.get(f"{layer}.weight")
-        if of and weight is None:
-            raise UserError(f"{folder / LORA_FILE}: {layer} is no layer of the speech UNet; the LoRA is of "
-                            "another one")
-        if weight and name.endswith(".lora_A.weight") and entry["shape"][1:] != weight[1:]:
-            raise UserError(f"{folder / LORA_FILE}: {name} is {entry['shape']} where the speech UNet's "
-                            f"weight is {weight}; the LoRA is of another one")
+    file = lora_file(folder)
+    assert file is not None  # the layout has found it
+    header(file)  # whole
+    read_lora(file, known)
     whole = folder / UNFROZEN_FILE
     for name, entry in header(whole).items() if whole.exists() else ():
         if known.get(name) != entry["shape"]:

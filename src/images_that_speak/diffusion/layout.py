@@ -16,7 +16,7 @@ from ..errors import UserError, nearest
 from ..files import read_json, write_json
 from ..networks.auffusion import CONDITIONS, condition_parts
 from ..networks.autoencoder import downsampling
-from ..resources import weights_dir
+from ..resources import lora_file, weights_dir
 from .loading import LORA_FILE, reading
 from .predictor import PREDICTION_TYPES
 from .running import Running
@@ -140,7 +140,8 @@ def _template(template: str | None, where: object) -> str:
 def _lora(folder: str | Path | None) -> Path | None:
     if folder is None:
         return None
-    _there(Path(folder) / LORA_FILE, "the LoRA that family.lora names")
+    if lora_file(folder) is None:
+        _there(Path(folder) / LORA_FILE, "the LoRA that family.lora names")
     return Path(folder)
 
 

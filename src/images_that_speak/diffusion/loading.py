@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from ..errors import UserError, nearest
 from ..files import read_json
+from ..resources import lora_file
 from ..weights import check_finite
+from .lora_file import read_lora
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 UNFROZEN_FILE = "unfrozen.safetensors"
@@ -61,18 +63,27 @@ def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def apply_lora(unet: Any, folder: Path) -> None:
-    """Fuse the LoRA in `folder` into `unet`, after the parameters that were trained whole beside it.
+    """Fuse the LoRA at `folder`, or in that file, into `unet`, after what was trained whole beside it.
 
-    Raises UserError on files that are broken or were made for another UNet.
+    Prints how many modules it changes. Raises UserError on files that are broken or were made for another
+    UNet.
     """
+    shapes = {name: list(value.shape) for name, value in unet.named_parameters()}
+    file = lora_file(folder)
+    if file is None:
+        raise UserError(f"{folder}: holds no LoRA (expected {LORA_FILE})")
     with reading(folder):
         if (folder / UNFROZEN_FILE).exists():
             whole = load_file(folder / UNFROZEN_FILE)
             if strangers := unet.load_state_dict(whole, strict=False).unexpected_keys:
                 raise UserError(f"{folder / UNFROZEN_FILE}: {strangers[0]} is no parameter of the speech "
                                 "UNet; the LoRA is of another one")
-        unet.load_lora_adapter(str(folder), prefix="unet", local_files_only=True, weight_name=LORA_FILE)
+            check_finite(whole, folder / UNFROZEN_FILE)
+        lora = read_lora(file, shapes)
+        unet.load_lora_adapter(dict(lora.layers), prefix=None, metadata=dict(lora.settings))
         unet.fuse_lora()
+    print(f"LoRA of {file}: changes {len(lora.modules)} modules of the speech UNet"
+          + (f"; {len(lora.text)} layers of a text encoder are left out" if lora.text else ""))
 
 
 def adapter_class(folder: Path) -> Any:
