@@ -13,7 +13,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -347,6 +350,54 @@ def test_jobs_side_by_side_have_a_gpu_each(here: Path) -> None:
     assert [job["error"] for job in jobs if job["error"]] == ["RuntimeError: broken on purpose"]
     gpu_of = {job["result"]["pid"]: job["result"]["gpu"] for job in jobs if job["result"]}
     assert len(gpu_of) == 2 and sorted(gpu_of.values()) == ["4", "6"]
+
+
+@plugin("hydra_joblib_launcher")
+def test_jobs_end_with_the_sweep_that_launched_them(here: Path) -> None:
+    command = [sys.executable, here / "generate.py", "-m", "hydra/launcher=local", "seed=1,2,3,4",
+               f"paths.logs={here}/logs", f"paths.weights={here}/weights"]
+    began = subprocess.Popen(command, cwd=here, env={**os.environ, "SECONDS": "120"},
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        workers = eventually(lambda: found if len(found := working(here / "logs")) == 2 else None, 60)
+        assert workers and all(map(alive, workers))
+    finally:
+        began.kill()
+        began.wait()
+    assert eventually(lambda: not any(map(alive, workers)), 20), "workers outlived their sweep"
+
+
+def working(logs: Path) -> list[int]:
+    """The processes that hold run folders below `logs`."""
+    texts = [path.read_text() for path in logs.glob("generate/*/.lock")]
+    return [int(text.split()[1]) for text in texts if text]
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; one that ended and was not asked for its exit code does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def eventually(condition: Callable[[], Any], seconds: float) -> Any:
+    """What `condition` gives as soon as that is true, or at last."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_a_sweep_says_in_one_line_where_it_cannot_write(here: Path, launcher: str) -> None:
+    (here / "logs").write_text("a file where a folder should be")
+    done = process(here, f"hydra/launcher={launcher}", "seed=1,2")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    for part in ("cannot be written", str(here / "logs"), "paths.logs"):
+        assert part in done.stderr
 
 
 @plugin("hydra_submitit_launcher")

@@ -52,6 +52,13 @@ def launch(task: str, target: str) -> None:
         lines = str(error).splitlines()
         print("error: " + "\n       ".join(lines), file=sys.stderr)
         sys.exit(2)
+    except ImportError as error:
+        from .packages import missing_package
+
+        if (said := missing_package(error)) is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; the same command again goes on from here", file=sys.stderr)
         sys.exit(130)
@@ -100,10 +107,12 @@ def _sweep(main: Callable[[], Any], task: str) -> None:
     from hydra.errors import InstantiationException
 
     from . import config
-    from .runs import sweep
+    from .runs import orphans, sweep
 
     folder = sweep.sweep_folder(task, _overrides(sys.argv[1:]))
+    sweep.make_writable(folder)
     # Literally, for jobs may run in other processes and on other machines.
+    orphans.mark()
     given, sys.argv = sys.argv, [*sys.argv, f"hydra.sweep.dir={config.quote(str(folder))}"]
     _failed.clear()
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -134,8 +143,9 @@ def sweep_job(cfg: Any, task: str, target: str) -> Any:
     Returns the figures that the sweep optimises, or None when the job failed or has none.
     """
     from . import kept, objectives
-    from .runs import gpu, sweep
+    from .runs import gpu, orphans, sweep
 
+    orphans.watch()
     if cfg.get("device") in ("auto", "cuda"):
         gpu.claim()
     kept.keep()
@@ -204,7 +214,12 @@ def report(cfg: Any, task: str, found: list[str]) -> None:
     from .checks.findings import Findings, run_folder
     from .errors import UserError
 
-    lines, wrong = _named(CHECKS[task])(cfg)
+    try:
+        lines, wrong = _named(CHECKS[task])(cfg)
+    except ImportError:
+        if not found:
+            raise
+        lines, wrong = [], []  # what lacks has been found already
     place = Findings()
     if not found:  # wrong settings will be changed, and the folder with them
         with place.step("paths"):

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,17 @@ def sweep_folder(task: str, overrides: Sequence[str]) -> Path:
     places = [text for text in overrides if text.lstrip("+").startswith("paths.")]
     logs = Path(config._compose(task, places).paths.logs).resolve()
     return logs / "sweeps" / sweep_name(task, overrides)
+
+
+def make_writable(folder: Path) -> None:
+    """Make a sweep's folder before any job begins. Raises UserError where nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); the folder of a sweep lies below "
+                        "paths.logs, which may be another") from error
 
 
 def record_failure(cfg: DictConfig, task: str, error: Exception) -> None:
