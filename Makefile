@@ -1,24 +1,57 @@
-# make generate | make demo | make test | make check | make pocket; each installs first what is missing.
+# make generate | make demo | make train | make test | make check | make pocket; each installs first what is missing,
+# in the versions of requirements.lock: what was tested is what is installed. `make setup` installs all of it.
+# `make lock` brings the lock up to pyproject.toml, `make lock ARGS=--upgrade` to the newest of its ranges;
+# `make newest` tries the newest of each range without the lock.
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+LOCK := requirements.lock
 FONT := /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf
-# Debian packages, and only for building a corpus and drawing pictures to learn from.
+STAMPS := /usr/share/tuxpaint/stamps
+# Debian packages. Generating and evaluating need none: these are for building a corpus and drawing pictures to learn
+# from,
 DEBIAN := flite fonts-noto-color-emoji
-# Only tests open pages in a browser.
-BROWSER := chromium chromium-driver
+# and these for tests, which open pages in a browser and speak with photographs.
+DEBIAN_TESTS := chromium chromium-driver tuxpaint-stamps-default
 
-.PHONY: setup system browser generate demo test check pocket
+.PHONY: setup system system_tests generate demo train test check lock newest pocket
 .DEFAULT_GOAL := setup
 
-setup: .venv/installed system
+setup: .venv/dev.installed system system_tests
 
-.venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "$(PYTHON) is too old: Python 3.10 or newer is needed (make setup PYTHON=python3.12)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make $(MAKECMDGOALS) PYTHON=python3.12)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# $(call pip,.[EXTRAS]): the package as it lies here, with extras, in the versions of the lock.
+pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '$(1)'
+
+# One stamp for each set of packages. The voices are a small publisher's, and may be gone one day: all works without.
+VOICES := note: the neural voices (extra voices) could not be installed; flite and the family's own speak without them
+
+.venv/generate.installed: pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "installing what generating needs (README says how large it is)"
+	@$(call pip,.[voices]) 2>/dev/null || { $(call pip,.) && echo "$(VOICES)"; }
 	@touch $@
+
+.venv/demo.installed: .venv/generate.installed
+	@echo "installing what the page needs"
+	@$(call pip,.[demo])
+	@touch $@
+
+.venv/train.installed: .venv/generate.installed
+	@echo "installing what training needs"
+	@$(call pip,.[train$(comma)pitch])
+	@touch $@
+
+# Everything, so that the smaller sets need no look of their own.
+.venv/dev.installed: pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "installing everything that the tests need (README says how large it is)"
+	@$(call pip,.[dev])
+	@touch .venv/generate.installed .venv/demo.installed .venv/train.installed $@
+
+comma := ,
 
 # $(call install,SHELL TEST THAT ALL IS THERE,DEBIAN PACKAGES,WHAT IS MISSED WITHOUT THEM)
 define install
@@ -39,25 +72,39 @@ system:
 	$(call install,command -v flite >/dev/null && test -e $(FONT),$(DEBIAN),Generating and evaluating \
 	do without; building a corpus does not and the tests that need them are skipped.)
 
-browser:
-	$(call install,command -v chromium >/dev/null && command -v chromedriver >/dev/null,$(BROWSER),The \
-	tests that open pages in a browser are skipped.)
+system_tests:
+	$(call install,command -v chromium >/dev/null && command -v chromedriver >/dev/null && \
+	test -d $(STAMPS),$(DEBIAN_TESTS),The tests that need them are skipped.)
 
-generate: setup
+generate: .venv/generate.installed
 	$(BIN)/python generate.py $(ARGS)
 
-demo: setup
+demo: .venv/demo.installed
 	$(BIN)/python -m images_that_speak.demo $(ARGS)
 
-test: setup browser
+train: .venv/train.installed system
+	$(BIN)/python train.py $(ARGS)
+
+test: setup
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# For Pythons 3.11 and up and all systems at once. Not in it are the extras that no test uses, for what they need holds
+# back what the others have: ray, kokoro.
+lock: | $(BIN)/python
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(BIN)/uv pip compile pyproject.toml --universal --extra dev --extra quality --extra notebooks --quiet \
+	  --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --output-file $(LOCK) $(ARGS)
+
+# A broken release is found here first: neither the lock nor .venv is used.
+newest:
+	@$(PYTHON) tools/newest.py $(ARGS)
+
 # The embedded family from nothing: each step is a command of its own and goes on where it stopped.
-pocket: setup
+pocket: .venv/train.installed system
 	$(BIN)/python -m images_that_speak.data
 	$(BIN)/python -m images_that_speak.speech.letters
 	$(BIN)/python train.py experiment=pocket/tokenizer

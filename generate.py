@@ -1,6 +1,9 @@
 """Make pictures that speak; `python generate.py --help` says what can be chosen."""
 
-from images_that_speak.cli import launch
+try:
+    from images_that_speak.cli import launch
+except ModuleNotFoundError as error:  # another Python than the one that the Makefile installs into
+    raise SystemExit(f"error: {error}; `make setup` installs it all, and .venv/bin/python has it") from None
 
 if __name__ == "__main__":
     # Named, not imported: torch takes seconds to import, and a typo should not cost them.

@@ -14,6 +14,7 @@ from images_that_speak import config
 from images_that_speak.checks.evaluate import check
 from images_that_speak.errors import UserError
 from images_that_speak.files import file_hash
+from images_that_speak.packages import how
 from images_that_speak.scoring import faster_whisper
 from images_that_speak.scoring.efficientnet import (
     EfficientNetReader,
@@ -157,7 +158,7 @@ def test_a_missing_package_is_named(missing: str, monkeypatch: pytest.MonkeyPatc
     absent(missing, monkeypatch)
     with pytest.raises(UserError) as caught:
         FasterWhisperReader()
-    for part in (missing.replace("_", "-"), "pip install -e '.[judges]'"):
+    for part in (missing.replace("_", "-"), how("judges")):
         assert part in str(caught.value)
 
 

@@ -62,12 +62,11 @@ class OptunaSweeper(Sweeper):
         from images_that_speak.errors import UserError
         from images_that_speak.files import write_json
         from images_that_speak.objectives import declared
+        from images_that_speak.packages import need
 
-        try:
-            import optuna
-        except ImportError as error:
-            raise UserError("hydra/sweeper=optuna: Optuna is not installed (pip install -e '.[sweep]')"
-                            ) from error
+        need("optuna", where="hydra/sweeper=optuna")
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         parsed = OverridesParser.create().parse_overrides(words)

@@ -26,6 +26,7 @@ from . import schema
 from .errors import UserError, nearest
 from .help import fits
 from .objectives import undeclared
+from .packages import how, missing_package
 from .resources import CONFIGS, ROOT, choices, groups, own_configs
 from .validate import problems, sweep_problems
 
@@ -255,7 +256,7 @@ def explain(task: str, override: str, error: Exception, others: Sequence[str] = 
     key, _, value = override.partition("=")
     key = key.lstrip("+~").split("@")[0].strip()
     if key == "hydra/launcher" and (CONFIGS / key / f"{value}.yaml").is_file():
-        return f"{override}: {first_line(error)} (pip install -e '.[sweep]' or '.[ray]' brings it)"
+        return f"{override}: {first_line(error)} ({how('sweep')}, or '.[ray]', brings it)"
     if key in groups():
         options = {name: path for name, path in choices(key).items() if fits(path, key, task)}
         if value not in options:
@@ -304,6 +305,8 @@ def locate(target: str, where: str = "_target_") -> Any:
     try:
         found = hydra.utils.get_object(target)
     except Exception as error:
+        if (said := missing_package(error)) is not None:
+            raise UserError(f"{where}: {target!r}: {said}") from error
         raise UserError(f"{where}: {target!r} does not exist ({first_line(error)}); {expected}") from error
     home = getattr(found, "__module__", None) or ""
     if not callable(found) or home.split(".")[0] not in ALLOWED or _within(home, REFUSED):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, is_dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError, nearest
+from .packages import TASKS, lacking
 from .prompts import COLUMNS, read_pairs
 from .resources import LORA_FILES, lora_file
 from .schema import SCHEMAS
@@ -53,6 +53,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "trainer.overfit": (1, 10_000, "a whole number of batches of at least 1, or null"),
     "bootstrap": (0, 1_000_000, "a whole number of at least 0"),
 }
+TITLES = {"train": "training", "corpus": "building a corpus", "demo": "the page"}
+LOGGERS = {"wandb": "wandb", "tensorboard": "tensorboard"}
 PROFILED = 20  # steps that may be profiled
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
          "demo": (1, 1000, "denoising steps, 1 to 1000"),
@@ -95,7 +97,21 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
                      "operation of every step is kept; debug=profile takes eight")
     if task in rules:
         rules[task](cfg, found)
+    found += _packages(cfg, task)
     return list(dict.fromkeys(found))
+
+
+def _packages(cfg: DictConfig, task: str) -> list[str]:
+    """What `cfg` chooses and is not installed."""
+    chosen = {TITLES.get(task, task): TASKS.get(task, ())}
+    for name, module in LOGGERS.items():
+        logger = OmegaConf.select(cfg, f"logger.{name}")
+        if logger is not None and logger.get("mode") != "disabled":
+            chosen[f"logger={name}"] = (module,)
+    if (cfg.get("report") or {}).get("video"):
+        chosen["report.video=true"] = ("av",)
+    return [f"{key}: {lacks}" for key, modules in chosen.items()
+            if (lacks := lacking(*modules)) is not None]
 
 
 def sweep_problems(cfg: DictConfig, task: str) -> list[str]:
@@ -131,8 +147,6 @@ def _select(cfg: DictConfig, key: str, found: list[str]) -> Any:
 
 
 def _generate(cfg: DictConfig, found: list[str]) -> None:
-    if (cfg.get("report") or {}).get("video") and find_spec("av") is None:
-        found.append("report.video=true: videos need PyAV; pip install -e '.[video]' brings it")
     phrases: list[str] = []
     if cfg.get("prompts") is not None:
         found += _file_problems("prompts", cfg.prompts, phrases)

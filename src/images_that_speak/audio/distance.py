@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..packages import how
 from .mel import MEL, LogMel
 
 RESOLUTIONS = ((512, 128), (1024, 256), (2048, 512))  # FFT and hop, in samples
@@ -158,4 +159,4 @@ def available(package: str) -> bool:
 
 def _needs(package: str) -> None:
     if not available(package):
-        raise UserError(f"the package {package} is not installed (pip install -e '.[quality]' brings it)")
+        raise UserError(f"the package {package} is not installed ({how('quality')} brings it)")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_path
+from ..packages import need
 from ..speech.tts import Phone
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Corpus:
 
         Raises UserError when there is no manifest, a column lacks, or it was made for another mel spec.
         """
+        need("pandas", "pyarrow", where="reading a corpus")
         import pandas
 
         from ..audio.mel import MEL
@@ -88,6 +90,7 @@ class Corpus:
 
 def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write the manifest as parquet, atomically: a reader sees the old one or the new one."""
+    need("pandas", "pyarrow", where="writing a corpus")
     import pandas
 
     table = pandas.DataFrame(rows, columns=list(COLUMNS))

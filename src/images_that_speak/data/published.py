@@ -23,6 +23,7 @@ import numpy as np
 from ..audio.mel import MEL
 from ..errors import UserError
 from ..files import content_hash, read_text
+from ..packages import need
 from .datamodule import BatchDataset, token_ids
 
 SHAPE = (MEL.n_mels, MEL.frames)
@@ -104,6 +105,7 @@ class PublishedClips(BatchDataset):
 
     def _manifest(self) -> tuple[dict[str, tuple[str, Path]], list[str]]:
         """{name: (text, picture)} and what is wrong with the rows."""
+        need("pandas", where="reading a corpus")
         import pandas
 
         path = self.root / "manifest.csv"

@@ -27,9 +27,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyarrow import parquet
 from torch import Tensor
 from tqdm import tqdm
+
+from ..packages import exit_without, need
+
+if __name__ == "__main__":
+    exit_without("lightning", "torchdata", "pyarrow")
 
 from ..audio.mel import MEL
 from ..audio.wave import read_wave
@@ -234,6 +238,9 @@ def write_records(corpus: str | Path, folder: str | Path, split: str = "train",
     if not path.exists():
         raise UserError(f"{path}: no such manifest (expected a corpus; build one with "
                         f"`python -m images_that_speak.data data.root={corpus}`)")
+    need("pyarrow", where="reading a corpus")
+    from pyarrow import parquet
+
     table = parquet.ParquetFile(path)
     columns = ["id", "voice", "split", "mel_spec", "symbols", "starts", "ends", "spectrogram", "wave"]
 

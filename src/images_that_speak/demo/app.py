@@ -11,17 +11,13 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import gradio  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
 
 from ..errors import UserError  # noqa: E402
 from .page import SCRIPT, STYLE, WAITING, refused, shown  # noqa: E402
 from .speaker import Speaker  # noqa: E402
-
-try:
-    import gradio
-    from starlette.middleware import Middleware
-except ImportError as error:
-    raise UserError("the page needs the extra `demo`: pip install -e '.[demo]'") from error
 
 log = logging.getLogger(__name__)
 TITLE = "Images that Speak"

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import atomic_path, content_hash
+from ..packages import how
 from .caption import draw_caption, lines
 from .folders import RunFolder, Sample, find_runs
 
@@ -152,5 +153,5 @@ def load_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise UserError("videos need PyAV: pip install -e '.[video]'") from error
+        raise UserError(f"videos need PyAV: {how('video')}") from error
     return av

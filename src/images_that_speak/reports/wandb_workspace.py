@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import write_json
+from ..packages import how
 
 STEP = "trainer/global_step"
 WEIGHT = "guidance.audio_weight"
@@ -26,7 +27,7 @@ def workspace(entity: str, project: str) -> Any:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
-        raise UserError("wandb-workspaces is not installed (pip install -e '.[workspace]')") from error
+        raise UserError(f"wandb-workspaces is not installed ({how('workspace')})") from error
 
     def scatter(title: str, x: Any, y: str) -> Any:
         return wr.ScatterPlot(title=title, x=x, y=wr.SummaryMetric(y))

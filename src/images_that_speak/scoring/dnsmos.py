@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from ..audio.mel import MEL
 from ..errors import UserError
+from ..packages import need
 from .metric import Clip, Scores
 
 FILES = ("DNSMOS/model_v8.onnx", "DNSMOS/sig_bak_ovr.onnx")
@@ -27,9 +27,7 @@ class Dnsmos:
     protocol = "windows of 9.01 s a second apart (two in a clip), P.808 and P.835, not personalised"
 
     def __init__(self, weights: str | None):
-        missing = [name for name in ("onnxruntime", "librosa", "requests") if find_spec(name) is None]
-        if missing:
-            raise UserError(f"metrics=dnsmos: needs {' and '.join(missing)} (pip install -e '.[metrics]')")
+        need("onnxruntime", "librosa", "requests", where="metrics=dnsmos", extra="metrics")
         expected = (f"expected a folder with {' and '.join(FILES)} (the folder DNSMOS of "
                     "microsoft/DNS-Challenge)")
         if weights is None:

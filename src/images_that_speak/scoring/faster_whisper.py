@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import UserError, nearest
 from ..files import atomic_path, atomic_write
+from ..packages import how
 from .heard import SAMPLE_RATE, SILENT, Heard, check_wave
 from .packages import package_folder, required
 from .text import WHISPER
@@ -152,7 +153,7 @@ def joined_base() -> Path:
             if (found := _sha256(temporary)) != WHOLE:
                 raise UserError(f"{where}: the halves in {homes[0]} and {homes[1]} are not those of Whisper "
                                 f"base (SHA-256 {found[:12]}…, expected {WHOLE[:12]}…); install the versions "
-                                "that pip install -e '.[judges]' names")
+                                f"that {how('judges')} brings")
     return folder
 
 

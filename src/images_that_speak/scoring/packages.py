@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..packages import how
 
-HOW = "pip install -e '.[judges]' brings it"
+HOW = f"{how('judges')} brings it"
 
 
 def package_folder(module: str, package: str, where: str) -> Path:

@@ -19,6 +19,7 @@ from ..audio.picture import quantise, read_picture
 from ..audio.wave import read_wave
 from ..errors import UserError
 from ..files import read_json
+from ..packages import how
 from ..speech.phonemes import PAUSE, text_to_phones
 from ..speech.tts import Flite, Phone, Utterance
 from .metric import Clip, Scores
@@ -192,7 +193,7 @@ class Pairs(ABC):
     def __init__(self, reference: str | None, voice: str = "slt"):
         if self.package is not None and not available(self.package):
             raise UserError(f"metrics={self.package.removeprefix('py')}: the package {self.package} is not "
-                            "installed (pip install -e '.[quality]' brings it)")
+                            f"installed ({how('quality')} brings it)")
         self.references = References(reference, voice)
         self.reference: str | None = self.references.source
 

@@ -21,6 +21,7 @@ from ..audio.mel import LogMel
 from ..audio.picture import is_copy, quantise, read_picture
 from ..audio.wave import read_wave
 from ..errors import UserError, nearest
+from ..packages import need
 from ..weights import check_finite
 from .clap import Clap
 from .distances import frechet_distance, kernel_audio_distance, kernel_inception_distance
@@ -233,7 +234,4 @@ class SoundDistances(_Distances):
 
 
 def _need_fidelity() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("torch_fidelity") is None:
-        raise UserError("metrics=fid: needs the package torch-fidelity (pip install -e '.[metrics]')")
+    need("torch_fidelity", where="metrics=fid")

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import content_hash, file_hash
 from ..hub import out_of_reach
+from ..packages import how
 from ..weights import finite
 from .forced import Aligner, PocketsphinxAligner
 from .phonemes import normalise_text
@@ -58,7 +59,7 @@ def needs(package: str, backend: str, extra: str | None = None) -> str:
         return installed(package)
     except PackageNotFoundError as error:
         raise UserError(f"tts={backend}: the package {package} is not installed "
-                        f"(pip install -e '.[{extra or backend}]')") from error
+                        f"({how(extra or backend)})") from error
 
 
 def existing(folder: str | Path, backend: str, *names: str, key: str = "folder") -> Path:

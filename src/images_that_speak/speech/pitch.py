@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..audio.mel import MEL
-from ..errors import UserError
+from ..packages import need
 from .alignment import frame_phones
 from .phonemes import PHONE_IDS, VOWELS
 from .tts import Phone
@@ -28,11 +28,9 @@ def pitch_contour(wave: np.ndarray, phones: Sequence[Phone]) -> np.ndarray:
     left out; between and beside these it is interpolated in ln Hz. A clip without any has `LOWEST`.
     Raises UserError without librosa.
     """
-    try:
-        from librosa import yin
-    except ImportError as error:
-        raise UserError("pitch of a corpus: librosa is not installed (pip install "
-                        "'images-that-speak[pitch]'; data.train.pitch=null does without)") from error
+    need("librosa", where="pitch of a corpus (data.train.pitch=null does without)")
+    from librosa import yin
+
     found = yin(wave, fmin=LOWEST, fmax=HIGHEST, sr=MEL.sample_rate, frame_length=MEL.win,
                 hop_length=MEL.hop)[:MEL.frames]
     voiced = np.isin(frame_phones(phones, MEL.frames)[0], [PHONE_IDS[phone] for phone in VOICED])

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, nearest
+from ..packages import how
 
 SAMPLE_RATE = 16_000
 
@@ -221,7 +222,7 @@ class Espeak(TTS):
             installed = version("espeakng-loader")
         except PackageNotFoundError as error:
             raise UserError("tts=espeak: the package espeakng-loader is not installed "
-                            "(pip install espeakng-loader)") from error
+                            f"({how('espeak')})") from error
         self.words_per_minute = words_per_minute
         self.version = f"{installed}-{words_per_minute}wpm"
 
