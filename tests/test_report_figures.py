@@ -155,6 +155,26 @@ def test_standings(tmp_path: Path) -> None:
     assert front_shares(find_runs([tmp_path])[:3]) is None
 
 
+def test_runs_of_other_prompts_share_no_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run of easier prompts beats none of the others; each set has its own front, and the page says so."""
+    sweep(tmp_path)
+    for name, wer, clip in (("e", 0.0, 20.0), ("f", 0.5, 10.0)):
+        rows = [{"image": "an owl", "audio": "happy", "clip": clip, "heard": "happy", "seed": seed}
+                for seed in range(3)]
+        write_run(tmp_path / name, rows, {"seed": 1}, {}, {"wer": wer, "clip": clip})
+    placed, _ = standings(find_runs([tmp_path]))
+    assert {standing.run.name: (standing.prompts, standing.front) for standing in placed} == {
+        "a": (0, True), "b": (0, True), "c": (0, False), "e": (1, True), "f": (1, False)}
+    assert main(["pareto", str(tmp_path)]) == 0
+    page = (tmp_path / "pareto.html").read_text()
+    assert "these runs are of 2 different sets of prompts" in page and "hypervolume <b>" not in page
+    assert "an owl | happy" in page and page.count('class="front-line"') == 2
+    assert "note: these runs are of 2 different sets of prompts" in capsys.readouterr().out
+    assert main(["pareto", *(str(tmp_path / name) for name in "abc"), "-o", str(tmp_path / "p.html")]) == 0
+    alone = (tmp_path / "p.html").read_text()
+    assert "sets of prompts" not in alone and "hypervolume <b>" in alone
+
+
 def test_an_evaluation_takes_the_place_of_what_it_read(tmp_path: Path) -> None:
     sweep(tmp_path)
     for name in "abc":

@@ -25,7 +25,11 @@ WER, CLIP = (next(metric for metric in METRICS if metric.key == key) for key in 
 
 @dataclass(frozen=True)
 class Standing:
-    """A run in the plane. `share`: of the resamplings, those that have it on the front; None: not known."""
+    """A run in the plane. `share`: of the resamplings, those that have it on the front; None: not known.
+
+    prompts: the number of its set of prompts among those of the page, from 0. A front is of one set: WER and
+    CLIP of other prompts say nothing of settings.
+    """
 
     run: RunFolder
     wer: float
@@ -34,6 +38,7 @@ class Standing:
     clip_interval: tuple[float, float] | None
     front: bool = False
     share: float | None = None
+    prompts: int = 0
 
     @property
     def point(self) -> Point:
@@ -59,7 +64,7 @@ def standings(runs: Sequence[RunFolder]) -> tuple[list[Standing], dict[str, str]
 
     A run is placed by the totals in its result.json. An evaluation takes the place of the run that it read,
     and of several the last. Only runs that were read by the same readers are placed: others do not compare.
-    Raises UserError when none can.
+    A run is on the front when none of the same prompts is better in both. Raises UserError when none can.
     """
     left_out: dict[str, str] = {}
     placed: dict[Path, RunFolder] = {}
@@ -84,10 +89,33 @@ def standings(runs: Sequence[RunFolder]) -> tuple[list[Standing], dict[str, str]
             left_out |= {run.name: why for run in others}
     kept = [run for run in runs if any(run is other for other in readers[most])]
     points = [(float(run.result["wer"]), float(run.result["clip"])) for run in kept if run.result]
-    best, shares = set(front(points)), front_shares(kept)
-    return [Standing(run, *points[index], _interval(run, "wer"), _interval(run, "clip"), index in best,
-                     None if shares is None else float(shares[index]))
-            for index, run in enumerate(kept)], left_out
+    found: list[Standing | None] = [None] * len(kept)
+    for prompts, members in enumerate(_by_prompts(kept)):
+        best = {members[index] for index in front([points[index] for index in members])}
+        shares = front_shares([kept[index] for index in members])
+        for place, index in enumerate(members):
+            run = kept[index]
+            found[index] = Standing(run, *points[index], _interval(run, "wer"), _interval(run, "clip"),
+                                    index in best, None if shares is None else float(shares[place]), prompts)
+    return [standing for standing in found if standing is not None], left_out
+
+
+def _by_prompts(runs: Sequence[RunFolder]) -> list[list[int]]:
+    """The places of the runs of each set of pairs of prompts; how many samples a pair has does not matter."""
+    groups: dict[frozenset[tuple[str | None, str | None]], list[int]] = {}
+    for index, run in enumerate(runs):
+        pairs = frozenset((sample.image_prompt, sample.audio_prompt) for sample in run.samples)
+        groups.setdefault(pairs, []).append(index)
+    return list(groups.values())
+
+
+def several_prompts(placed: Sequence[Standing]) -> str | None:
+    """What is to be said where the runs are of several sets of prompts, or None."""
+    sets = 1 + max(standing.prompts for standing in placed)
+    if sets == 1:
+        return None
+    return (f"these runs are of {sets} different sets of prompts: WER and CLIP compare within a set only, so "
+            "each set has a front of its own, and there is no hypervolume of them all")
 
 
 def front_shares(runs: Sequence[RunFolder], resamplings: int = 1000, seed: int = 0) -> np.ndarray | None:
@@ -133,12 +161,17 @@ def write_pareto(runs: Sequence[RunFolder], path: Path, title: str, reference: P
     letters = methods(placed)
     keys = [key for key in chosen(kept, different) if not (letters and key.endswith("._target_"))]
     names = short_names(keys)
-    area = hypervolume([standing.point for standing in placed], reference)
+    note = several_prompts(placed)
+    if note is not None:
+        print(f"note: {note}")
     settings = own_settings(placed, keys, names, different, letters)
-    text = (f"<b>{len(placed)}</b> runs, <b>{sum(s.front for s in placed)}</b> of them on the front · "
-            f"hypervolume <b>{number(area)}</b> (WER × CLIP, from WER {number(100 * reference[0])} % and "
-            f"CLIP {number(reference[1])})")
-    body = (head("Pareto page", title, text) + _legend(placed, letters, reference)
+    text = f"<b>{len(placed)}</b> runs, <b>{sum(s.front for s in placed)}</b> of them on the front"
+    if note is None:
+        area = hypervolume([standing.point for standing in placed], reference)
+        text += (f" · hypervolume <b>{number(area)}</b> (WER × CLIP, from WER {number(100 * reference[0])} % "
+                 f"and CLIP {number(reference[1])})")
+    warned = "" if note is None else f'<p class="warning" role="note"><b>Not one front:</b> {note}.</p>\n'
+    body = (head("Pareto page", title, text) + warned + _legend(placed, letters, reference)
             + '<div class="plane">' + chart(placed, settings, letters)
             + '<aside id="point" aria-live="polite"><p class="quiet">Point at a run, or go to it with the '
             "tab key. Following it shows its samples below.</p></aside></div>\n"
@@ -170,7 +203,9 @@ def _legend(placed: Sequence[Standing], letters: dict[str, str], reference: Poin
     rows = []
     for method, letter in letters.items():
         points = [standing.point for standing in placed if standing.method == method]
-        told = f"{len(points)} runs, hypervolume {number(hypervolume(points, reference))}"
+        told = f"{len(points)} runs"
+        if several_prompts(placed) is None:
+            told += f", hypervolume {number(hypervolume(points, reference))}"
         rows.append(f'<li><b class="letter run-{letter}">{letter}</b> {html.escape(method)} '
                     f'<span class="quiet">{told}</span></li>')
     return f'<ul class="names methods">{"".join(rows)}</ul>'
@@ -199,11 +234,14 @@ def chart(placed: Sequence[Standing], settings: Sequence[Sequence[str]],
     low, high = spread(wers)
     frame = Frame(spread(clips), (max(0.0, low), high), top=44)
     out = [frame.axes("CLIP, higher is better →", "WER, lower is better ↓", percent=True)]
-    line = stairs([standing.point for standing in placed], frame)
-    corner = frame.at(frame.x[0], frame.y[1])
-    out.append(f'<path class="behind" d="{line}L{corner[0]} {corner[1]}Z"/>'
-               f'<path class="front-line" d="{line}"/>')
-    for method, letter in letters.items():
+    sets = range(1 + max(standing.prompts for standing in placed))
+    for which in sets:
+        line = stairs([standing.point for standing in placed if standing.prompts == which], frame)
+        corner = frame.at(frame.x[0], frame.y[1])
+        if len(sets) == 1:
+            out.append(f'<path class="behind" d="{line}L{corner[0]} {corner[1]}Z"/>')
+        out.append(f'<path class="front-line" d="{line}"/>')
+    for method, letter in letters.items() if len(sets) == 1 else ():
         own = stairs([standing.point for standing in placed if standing.method == method], frame)
         out.append(f'<path class="curve run-{letter}" d="{own}"/>')
     for index, standing in enumerate(placed):
@@ -252,6 +290,8 @@ def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str]
     """Every run with its settings and figures; table.js sorts it by any column."""
     shares = any(s.share is not None for s in placed)
     columns = ["method"] if letters else []
+    several = several_prompts(placed) is not None
+    columns += ["prompts"] if several else []
     columns += [*(names[key] for key in keys), "WER", "CLIP", "joint success", "front"]
     columns += ["front, of resamplings"] if shares else []
     titles = {names[key]: key for key in keys}
@@ -263,6 +303,7 @@ def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str]
         result = standing.run.result or {}
         joint = result.get("joint")
         cells: list[tuple[str, Any]] = [(standing.method, standing.method)] if letters else []
+        cells += [(_prompts(standing), standing.prompts)] if several else []
         cells += [(setting(different[key][index]), different[key][index]) for key in keys]
         cells += [(_percent(standing.wer) + _bracket(standing.wer_interval, 100), standing.wer),
                   (number(round(standing.clip, 2)) + _bracket(standing.clip_interval), standing.clip),
@@ -277,6 +318,15 @@ def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str]
             + f'<td><a href="#run={index}" title="{html.escape(standing.run.name)}">'
               f'{len(standing.run.samples)} samples</a></td></tr>')
     return "\n".join(out) + "</tbody></table>\n"
+
+
+def _prompts(standing: Standing) -> str:
+    """Which set of prompts: the pair where there is but one."""
+    pairs = {(sample.image_prompt, sample.audio_prompt) for sample in standing.run.samples}
+    if len(pairs) == 1:
+        (image, audio), = pairs
+        return f"{image} | {audio}"
+    return f"set {standing.prompts + 1}, {len(pairs)} pairs"
 
 
 def _left_out(left_out: dict[str, str]) -> str:
