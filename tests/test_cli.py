@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -238,6 +239,48 @@ def test_a_fault_of_the_program_keeps_its_traceback(call, tmp_path: Path) -> Non
 def test_hydra_s_own_flags_work(call) -> None:
     code, printed, calls = call("--cfg", "job", "steps=7")
     assert code == 0 and "steps: 7" in printed and not calls
+
+
+@pytest.mark.parametrize("order", [
+    ("-m", "seed=1,2", "steps=3"), ("seed=1,2", "-m", "steps=3"), ("seed=1,2", "steps=3", "--multirun")])
+def test_a_flag_may_stand_anywhere(call, order: tuple[str, ...]) -> None:
+    code, printed, calls = call(*order)
+    assert code == 0, printed
+    assert [(cfg.seed, cfg.steps) for cfg in calls] == [(1, 3), (2, 3)]
+    code, printed, _ = call("seed=4", "--cfg", "job", "steps=7")
+    assert code == 0 and "steps: 7" in printed and "seed: 4" in printed
+    assert cli.parted(["a=1", "--info", "b=2", "-i", "all", "-p", "x"]) == (
+        ["a=1", "b=2"], ["--info", "-i", "all", "-p", "x"])
+
+
+def test_a_prompt_is_taken_as_it_is_typed(call, tmp_path: Path) -> None:
+    """Braces, quotes, and a byte of another encoding, which Python hands over as half of a pair."""
+    typed = {"${seed} dollars": "${seed} dollars", '"cat" next to "dog"': '"cat" next to "dog"',
+             "a caf\udce9": "a café"}
+    for prompt, meant in typed.items():
+        code, printed, calls = call(f"image_prompt={prompt}")
+        assert code == 0 and calls[-1].image_prompt == meant, printed
+        assert call(f"image_prompt={prompt}")[1].startswith("finished already")
+    code, printed, _ = call("prompts=caf\udce9.csv")
+    assert code == 2 and "not in UTF-8" in printed
+
+
+def test_a_terminal_that_cannot_show_a_letter_ends_nothing() -> None:
+    code = ("from images_that_speak.terminal import lenient\nlenient()\nprint('a … → b')\n")
+    for encoding in ("ascii", "latin-1"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=100,
+                              env={**os.environ, "PYTHONIOENCODING": encoding})
+        assert done.returncode == 0 and done.stdout == b"a ? ? b\n", done.stderr
+    done = subprocess.run([sys.executable, "generate.py", "prompts=…", "check=true"], cwd=ROOT, timeout=100,
+                          capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
+    assert done.returncode == 2 and b"Traceback" not in done.stderr
+
+
+def test_a_refusal_is_one_line(call, tmp_path: Path) -> None:
+    """Also one that only the task could find: Hydra's echo of the command line is left out."""
+    (tmp_path / "logs").write_text("a file where a folder should be")
+    code, printed, _ = call("seed=1")
+    assert code == 2 and printed.startswith("error: paths.logs=") and len(printed.splitlines()) == 1
 
 
 def test_flags_are_no_overrides() -> None:

@@ -115,10 +115,15 @@ def test_all_mistakes_are_told_at_once(family: list[str]) -> None:
     ("family.weights=/nowhere", "family.json"),
     ("a b", "cannot be read"),
     ("steps=1,2", "need -m"),
+    ("logger=wandb logger.wandb.project=a/b", "1 to 128 characters"),
+    ("logger=wandb logger.wandb.project=null", "1 to 128 characters"),
+    ("logger=wandb logger.wandb.entity=''", "1 to 128 characters"),
+    (f"logger=wandb logger.wandb.tags=[{'x' * 80}]", "80 characters; expected 1 to 64"),
+    ("logger=wandb logger.wandb.tags=one", "expected a list, logger.wandb.tags=[one]"),
 ])
 def test_a_mistake_is_named(family: list[str], override: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        config.compose("generate", [*family, override])
+        config.compose("generate", [*family, *re.split(r" (?=logger)", override)])
     assert override.split("=")[0].split(".")[0] in str(caught.value)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -166,15 +171,48 @@ def test_every_value_of_a_sweep_is_checked(family: list[str]) -> None:
     assert "guidance.audio_weight=7" in found[0] and "no such choice" in found[1]
 
 
+def read(argument: str, multirun: bool = False) -> str:
+    """What a prompt is in the configuration, typed as this argument."""
+    override = OverridesParser.create().parse_override(config.quoted(argument, multirun))
+    return OmegaConf.create({"prompt": override.value(), "seed": 3}).prompt
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=40))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=40)
+       | st.text("${}\\\"',=a ", max_size=12))
 def test_a_prompt_is_taken_literally(text: str) -> None:
     """Whatever is typed after image_prompt= is the prompt, without a second pair of quotes."""
     quoted_already = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if quoted_already or text == "null":
         return
-    override = OverridesParser.create().parse_override(config.quoted(f"image_prompt={text}"))
-    assert str(override.value()) == text
+    assert read(f"image_prompt={text}") == text
+    # As a run records it, it may be given again.
+    assert read(config.quoted(f"image_prompt={text}")) == text
+
+
+@pytest.mark.parametrize("text", [
+    '"cat" next to "dog"', "'cat' or 'dog'", "a ${5} bill", "${seed}", "${oc.env:HOME}", "a ${",
+    r"a \${seed}", "x=y", "a {b: c}, [d]", "100 % (of it)", "back\\", '"', "~a", "a, b", "$HOME", "@b",
+    "!null"])
+@pytest.mark.parametrize("multirun", [False, True])
+def test_a_prompt_is_no_expression(text: str, multirun: bool) -> None:
+    if not multirun:
+        assert read(f"image_prompt={text}") == text
+    elif '"' not in text and "'" not in text and "," not in text:  # which part prompts there
+        assert read(f"image_prompt={text}", multirun) == text
+
+
+def test_one_pair_of_quotes_is_hydras() -> None:
+    assert read('image_prompt="a cat, sitting"') == "a cat, sitting"
+    assert read(r'image_prompt="a \"big\" cat"') == 'a "big" cat'
+    assert read("audio_prompt='it is'") == "it is"
+
+
+def test_a_literal_prompt_reaches_the_run(tmp_path: Path, family: list[str]) -> None:
+    cfg = config.compose("generate", [*family, config.quoted("image_prompt=a ${5} bill ${")])
+    assert cfg.image_prompt == config.changed(cfg, "generate")["image_prompt"] == "a ${5} bill ${"
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    assert config.read_written(tmp_path / "config.yaml") == OmegaConf.to_container(cfg, resolve=True)
 
 
 @pytest.mark.parametrize(("typed", "prompts"), [

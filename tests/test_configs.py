@@ -310,6 +310,17 @@ def test_check_of_a_job_builds_what_it_trains(name: str, part: str | None, tmp_p
     assert any(problem.startswith("model") and "widht" in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize(("name", "root", "command"), [
+    ("lora_voice", "pocket_awb", "data.voices=[awb] data.prompts=400"),
+    ("ctc", "pocket_voices", "data.voices=[awb,kal16] data.prompts=600"), ("speech", "pocket_speech", "")])
+def test_a_missing_corpus_is_built_as_the_experiment_says(name: str, root: str, command: str,
+                                                          tmp_path: Path) -> None:
+    cfg, _ = config.examine("train", [f"experiment=pocket/{name}", f"paths.data={tmp_path}"])
+    _, problems = check_train.check(cfg)
+    wanted = f"`python -m images_that_speak.data data.root={tmp_path / root} {command}".rstrip() + "`"
+    assert any(wanted in problem for problem in problems), problems
+
+
 def test_nobody_reads_only_where_reading_is_not_all() -> None:
     assert config.compose("generate", ["reader=none"]).reader is None
     told, = config.check("generate", ["reader=null"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from images_that_speak import config
 from images_that_speak.audio.wave import write_wave
+from images_that_speak.errors import UserError
 from images_that_speak.files import read_json
 from images_that_speak.runs import open_run
 from images_that_speak.runs.wandb import logged_in
@@ -82,6 +84,85 @@ def test_wandb_goes_on_with_the_same_run_and_tells_a_crash(make_run) -> None:
     assert again.dir == run.dir
     assert first["run_id"] == second["run_id"]
     assert (first["exit_code"], second["exit_code"]) == (1, 0)
+
+
+KILLED = """
+import os, signal, sys
+from images_that_speak import config
+from images_that_speak.runs import open_run
+
+cfg = config._compose("generate", sys.argv[1:])
+with open_run(cfg, "generate") as run:
+    for step in range(150):
+        run.log({"loss": step / 10, "other": step}, step)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def history(run: Path) -> dict[int, dict[str, float]]:
+    """{step: figures} of all logs of a run together."""
+    found: dict[int, dict[str, float]] = {}
+    for log in sorted(run.glob("wandb/offline-run-*/*.wandb")):
+        for step, name, value in logged_values(log):
+            assert found.setdefault(step, {}).setdefault(name, value) == value
+    return found
+
+
+def logged_values(path: Path) -> list[tuple[int, str, float]]:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    records = map(json.loads, subprocess.check_output(command, text=True).splitlines())
+    items = [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [(int(item["trainer/global_step"]), name, item[name]) for item in items
+            for name in ("loss", "other") if name in item]
+
+
+def test_what_a_kill_kept_from_wandb_is_logged_again(make_run, tmp_path: Path) -> None:
+    cfg = make_run("logger=wandb")
+    overrides = [f"paths.logs={tmp_path}/logs", f"paths.weights={tmp_path}/weights", "logger=wandb"]
+    # With a service of its own, not that of the tests before.
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    subprocess.run([sys.executable, "-c", KILLED, *overrides], capture_output=True, timeout=300, env=alone)
+    folder, = (tmp_path / "logs/generate").iterdir()
+    log, = folder.glob("wandb/offline-run-*/*.wandb")
+    # How much of it had been written is a matter of luck: half.
+    log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
+    before = history(folder)
+    assert 0 < len(before) < 150
+    with open_run(cfg, "generate") as run:
+        assert run.dir == folder
+        run.log({"loss": 15.0, "other": 150}, 150)
+        run.finish({})
+    assert history(folder) == {step: {"loss": step / 10, "other": step} for step in range(151)}
+    assert len([*logged_values(sorted(folder.glob("wandb/offline-run-*/*.wandb"))[-1])]) == 2 * (
+        151 - len(before))
+
+
+def test_what_wandb_refuses_is_one_line(make_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    def refuse(**_: object) -> None:
+        raise wandb.errors.UsageError("no such thing\nand more")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with open_run(make_run("logger=wandb"), "generate") as run:
+        with pytest.raises(UserError, match=r"logger.wandb: W&B refuses this run \(no such thing\)"):
+            run.log({"loss": 1.0}, 1)
+        monkeypatch.undo()
+
+
+def test_the_saved_view_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb_workspaces")
+    from images_that_speak.reports import wandb_workspace
+
+    with pytest.raises(UserError, match="not logged in to W&B.*--spec FILE"):
+        wandb_workspace.main(["--entity", "team"])
+    monkeypatch.setattr(wandb_workspace, "logged_in", lambda: True)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(type(wandb_workspace.workspace("team", "p")), "save",
+                        lambda self: (_ for _ in ()).throw(ConnectionError("nobody answers")))
+    with pytest.raises(UserError, match="--entity team.*nobody answers"):
+        wandb_workspace.main(["--entity", "team"])
 
 
 def test_wandb_serves_a_training_through_lightning(make_run) -> None:

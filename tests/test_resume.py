@@ -73,6 +73,8 @@ def finished(call: Call, tmp_path: Path) -> Path:
     code, told = call("experiment=tiny", f"data.train.latents={tmp_path / 'latents'}")
     assert code == 0, told
     folder, = (tmp_path / "logs/train").iterdir()
+    for line in ("run folder: ", "result:     ", "weights:    "):  # where all lies, when it ends
+        assert f"\n{line}" in told and folder.name in told.split(line)[1].splitlines()[0], told
     return folder
 
 

@@ -18,6 +18,9 @@ CHECKS = {"generate": "images_that_speak.checks.generate.check",
           "train": "images_that_speak.checks.train.check"}
 # What report.KEY=true makes of the run folder of a finished run: a function of a list of folders.
 REPORTS = {"video": "images_that_speak.reports.video.videos_of"}
+# Those of Hydra's flags that take a value.
+VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun",
+          "--cfg", "-c", "--package", "-p")
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
@@ -43,7 +46,9 @@ def launch(task: str, target: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     from .errors import UserError
+    from .terminal import lenient
 
+    lenient()
     # Errors reach this function instead of being printed and dropped by Hydra.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -70,7 +75,9 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
     from . import config
     from .errors import UserError
     from .resources import OWN_CONFIGS
+    from .terminal import typed
 
+    arguments = [typed(argument, config.FREE_TEXT) for argument in arguments]
     if (folder := _config_dir(arguments)) is not None:
         os.environ[OWN_CONFIGS] = folder
     multirun = config.is_multirun(arguments)
@@ -79,7 +86,9 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
         from .runs import resumed
 
         arguments = resumed(arguments)
-    sys.argv[1:] = arguments
+    # Hydra takes overrides only from one place on the line, where no flag parts them.
+    overrides, flags = parted(arguments)
+    sys.argv[1:] = arguments = [*overrides, *flags]
     if not any(argument.split("=")[0] in HYDRA_FLAGS for argument in arguments):
         cfg, found = config.examine(task, _overrides(arguments), multirun)
         if found and cfg.get("check"):
@@ -87,19 +96,30 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
         if found:
             raise UserError("\n".join(found))
 
-    def job(cfg: Any) -> Any:
-        if task == "evaluate":
-            from .runs import as_made
+    refused: list[UserError] = []
 
-            # First of all: what the run that it reads was made with is part of what this run is.
-            cfg = as_made(cfg)
-        return sweep_job(cfg, task, target) if multirun else run_task(cfg, task, target)
+    def job(cfg: Any) -> Any:
+        try:
+            if task == "evaluate":
+                from .runs import as_made
+
+                # First of all: what the run that it reads was made with is part of what this run is.
+                cfg = as_made(cfg)
+            return sweep_job(cfg, task, target) if multirun else run_task(cfg, task, target)
+        except UserError as error:
+            if multirun:
+                raise
+            # Hydra would print the whole command line before it.
+            refused.append(error)
+            return None
 
     main = hydra.main(**config.VERSION, config_path=str(config.CONFIGS), config_name=task)(job)
     if multirun:
         _sweep(main, task)
     else:
         main()
+    if refused:
+        raise refused[0]
 
 
 def _sweep(main: Callable[[], Any], task: str) -> None:
@@ -113,7 +133,7 @@ def _sweep(main: Callable[[], Any], task: str) -> None:
     sweep.make_writable(folder)
     # Literally, for jobs may run in other processes and on other machines.
     orphans.mark()
-    given, sys.argv = sys.argv, [*sys.argv, f"hydra.sweep.dir={config.quote(str(folder))}"]
+    given, sys.argv = sys.argv, [sys.argv[0], f"hydra.sweep.dir={config.quote(str(folder))}", *sys.argv[1:]]
     _failed.clear()
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
@@ -163,8 +183,10 @@ def sweep_job(cfg: Any, task: str, target: str) -> Any:
 def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
     """Call `target` with a composed configuration, unless its run is finished: then print what came of it."""
     from . import runs
+    from .terminal import lenient
     from .validate import problems, validate
 
+    lenient()  # a job of a sweep may run in a process of its own
     # Again: a sweeper may have proposed values that were not on the command line.
     if cfg.get("check"):
         return report(cfg, task, problems(cfg, task))
@@ -241,14 +263,23 @@ def _key(problem: str) -> str:
 
 def _overrides(arguments: list[str]) -> list[str]:
     """The key=value words of a command line; flags and their values left out."""
-    found, skip = [], False
+    return parted(arguments)[0]
+
+
+def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The key=value words of a command line; and its flags with their values, wherever they stand."""
+    words: list[str] = []
+    flags: list[str] = []
+    wants = ""  # the flag before, which takes a value
     for argument in arguments:
-        if skip or argument.startswith("-"):
-            skip = argument in ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
-                                "--experimental-rerun")
+        # The value of --info may be left out.
+        if argument.startswith("-") or wants in VALUED or (wants in ("--info", "-i") and "=" not in argument):
+            flags.append(argument)
+            wants = argument if argument.startswith("-") else ""
         else:
-            found.append(argument)
-    return found
+            words.append(argument)
+            wants = ""
+    return words, flags
 
 
 def _config_dir(arguments: list[str]) -> str | None:

@@ -10,9 +10,11 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
 from .errors import UserError, nearest
+from .files import read_text
 from .help import fits
 from .objectives import undeclared
 from .packages import how, missing_package
@@ -106,8 +109,21 @@ def changed(cfg: DictConfig, task: str) -> dict[str, Any]:
     before = flatten(OmegaConf.to_container(defaults(task), resolve=False))
     after = flatten(OmegaConf.to_container(cfg, resolve=False))
     gone = {key: "absent" for key in before if key not in after}
+    # A prompt is none, whatever it holds.
+    after |= {key: cfg[key] for key in FREE_TEXT if key in after and not OmegaConf.is_missing(cfg, key)}
     return {key: value for key, value in after.items()
             if key not in before or before[key] != value} | gone
+
+
+def read_written(path: str | Path) -> dict[str, Any]:
+    """The config.yaml of a run, which holds values and no interpolations: a prompt may look like one."""
+    try:
+        found = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({first_line(error)})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a configuration")
+    return found
 
 
 # --- overrides -------------------------------------------------------------------------------------------
@@ -126,13 +142,14 @@ def quoted(argument: str, multirun: bool = False) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key.startswith("-"):
         return argument
-    literal = key.lstrip("+") in FREE_TEXT
-    if literal and multirun:
-        return f"{key}=" + ",".join(quote(text) for text in swept_prompts(value))
+    if key.lstrip("+") in FREE_TEXT:
+        if multirun:
+            return f"{key}=" + ",".join(quote(escaped(text)) for text in swept_prompts(value))
+        # In one pair of quotes it is as Hydra wants it; quotes of its own are part of it.
+        whole = _QUOTED.fullmatch(value)
+        return f"{key}={quote(escaped(unquoted(whole) if whole else value))}" if value != "null" else argument
     if value[:1] in ("'", '"') and value[-1:] == value[:1] and len(value) > 1:
         return argument
-    if literal and value != "null":
-        return f"{key}={quote(value)}"
     try:
         OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -156,13 +173,25 @@ def swept_prompts(value: str) -> list[str]:
     while at <= len(value):
         match = _QUOTED.match(value, at)
         if match is not None:
-            found.append(re.sub(r"\\([\"'])", r"\1", match["text"]))
+            found.append(unquoted(match))
         else:
             match = _PLAIN.match(value, at)
             assert match is not None  # it fits nothing, too
             found.append(match["text"].replace("\\,", ",").strip())
         at = match.end() + 1
     return found
+
+
+def unquoted(match: re.Match[str]) -> str:
+    """What a prompt in quotes says: what `quote` and `escaped` make of it, backwards."""
+    text = re.sub(rf"(\\+)({match['mark']}|$)", lambda found: "\\" * (len(found[1]) // 2) + found[2],
+                  match["text"])
+    return re.sub(r"(\\+)\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", text)
+
+
+def escaped(text: str) -> str:
+    """`text` as OmegaConf reads it literally: ${seed} in a prompt is no interpolation."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def quote(text: str) -> str:

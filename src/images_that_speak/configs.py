@@ -31,6 +31,7 @@ from .files import atomic_write
 from .help import ENTRY, defaults, describe, fits
 from .resources import CONFIGS, OWN_CONFIGS, ROOT, choices, groups, own_configs
 from .schema import SCHEMAS
+from .terminal import lenient
 from .validate import problems
 
 COMMAND_LINE = "command line"
@@ -39,6 +40,7 @@ WIDTH = 60  # of the values, beside which their files stand
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the commands; the exit code."""
+    lenient()
     parser = argparse.ArgumentParser(
         prog="python -m images_that_speak.configs",
         description="List, show, copy and validate configurations.")

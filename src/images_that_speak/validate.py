@@ -55,6 +55,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
 }
 TITLES = {"train": "training", "corpus": "building a corpus", "demo": "the page"}
 LOGGERS = {"wandb": "wandb", "tensorboard": "tensorboard"}
+NOT_IN_NAMES = "/\\#?%:"  # of projects and teams at W&B
+LONGEST_TAG = 64
 PROFILED = 20  # steps that may be profiled
 STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
          "demo": (1, 1000, "denoising steps, 1 to 1000"),
@@ -98,6 +100,7 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
     if task in rules:
         rules[task](cfg, found)
     found += _packages(cfg, task)
+    _wandb(cfg, found)
     return list(dict.fromkeys(found))
 
 
@@ -112,6 +115,29 @@ def _packages(cfg: DictConfig, task: str) -> list[str]:
         chosen["report.video=true"] = ("av",)
     return [f"{key}: {lacks}" for key, modules in chosen.items()
             if (lacks := lacking(*modules)) is not None]
+
+
+def _wandb(cfg: DictConfig, found: list[str]) -> None:
+    """What W&B refuses as a name, which it would say only when the run is begun."""
+    section = OmegaConf.select(cfg, "logger.wandb")
+    if section is None:
+        return
+    for key in ("project", "entity"):
+        value = _select(cfg, f"logger.wandb.{key}", found)
+        if value is None and key == "entity":
+            continue
+        name = str(value if value is not None else "")
+        if not name.strip() or len(name) > 128 or set(name) & set(NOT_IN_NAMES):
+            found.append(f"logger.wandb.{key}={value}: expected 1 to 128 characters without "
+                         f"{' '.join(NOT_IN_NAMES)}")
+    tags = _select(cfg, "logger.wandb.tags", found)
+    if tags is None:
+        return
+    if not OmegaConf.is_list(tags):
+        found.append(f"logger.wandb.tags={tags}: expected a list, logger.wandb.tags=[{tags}]")
+        return
+    found += [f"logger.wandb.tags: {str(tag)[:30]!r} has {len(str(tag))} characters; expected 1 to 64"
+              for tag in tags if not 1 <= len(str(tag).strip()) <= LONGEST_TAG]
 
 
 def sweep_problems(cfg: DictConfig, task: str) -> list[str]:

@@ -173,7 +173,8 @@ def _data(found: Findings, cfg: DictConfig) -> None:
             if part.get("autoencoder") is not None and part.get("latents") is not None:
                 autoencoder_folder(str(part["autoencoder"]), f"{key}.autoencoder", offline=True)
             for corpus in part.get("corpora") or ():
-                told.append(f"{len(Corpus.open(corpus)):,} clips of {corpus}")
+                with found.step(key):  # each that is missing is told
+                    told.append(f"{len(Corpus.open(corpus)):,} clips of {corpus}")
             if str(part.get("_target_")).endswith(".PublishedClips"):
                 clips = instantiate({**part, "latents": None, "autoencoder": None})
                 told.append(f"{len(clips):,} clips in the published layout of {root}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_path
+from ..files import atomic_path, read_text
 from ..packages import need
+from ..resources import choices
 from ..speech.tts import Phone
 
 if TYPE_CHECKING:
@@ -41,8 +43,8 @@ class Corpus:
         root = Path(root)
         path = root / "manifest.parquet"
         if not path.exists():
-            raise UserError(f"{path}: no such manifest (expected a corpus; build one with "
-                            f"`python -m images_that_speak.data data.root={root}`)")
+            raise UserError(f"{path}: no such manifest (expected a corpus; build it with "
+                            f"`{build_command(root)}`)")
         try:
             table = pandas.read_parquet(path)
         except (OSError, ValueError) as error:
@@ -86,6 +88,20 @@ class Corpus:
     def voices(self) -> list[str]:
         """The voices that speak in it, sorted."""
         return sorted(self.table["voice"].unique())
+
+
+def build_command(root: str | Path) -> str:
+    """The command that builds the corpus `root`, as an experiment that learns from it says where one does."""
+    root = Path(root)
+    for path in choices("experiment").values():
+        for line in read_text(path).splitlines():
+            words = line.lstrip("# ").split()
+            named = next((word for word in words if word.startswith("data.root=")), None)
+            builds = named is not None and Path(named.partition("=")[2]).name == root.name
+            if builds and words[:3] == ["python", "-m", "images_that_speak.data"]:
+                return " ".join(f"data.root={shlex.quote(str(root))}" if word == named else word
+                                for word in words)
+    return f"python -m images_that_speak.data data.root={shlex.quote(str(root))}"
 
 
 def write_manifest(path: Path, rows: list[dict[str, Any]]) -> None:

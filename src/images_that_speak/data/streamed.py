@@ -44,8 +44,10 @@ from ..speech.alignment import frame_phones
 from ..speech.phonemes import PAUSE, PHONE_IDS, PHONES, UNKNOWN
 from ..speech.pitch import pitch_contour
 from ..speech.tts import Phone
+from ..terminal import lenient
 from .datamodule import BatchDataset, rolled, shifts
 from .latents import autoencoder_hash
+from .manifest import build_command
 
 SHARD = 4096  # records of a file; 140 MB of pocket latents
 OPEN = 64  # shards open at once
@@ -236,8 +238,8 @@ def write_records(corpus: str | Path, folder: str | Path, split: str = "train",
     corpus, folder = Path(corpus), Path(folder)
     path = corpus / "manifest.parquet"
     if not path.exists():
-        raise UserError(f"{path}: no such manifest (expected a corpus; build one with "
-                        f"`python -m images_that_speak.data data.root={corpus}`)")
+        raise UserError(f"{path}: no such manifest (expected a corpus; build it with "
+                        f"`{build_command(corpus)}`)")
     need("pyarrow", where="reading a corpus")
     from pyarrow import parquet
 
@@ -316,6 +318,7 @@ def write_shards(pack: Packer, index: dict[str, Any], rows: Iterator[dict[str, A
 
 
 def main() -> None:
+    lenient()
     parser = argparse.ArgumentParser(description="Pack a split of a built corpus into records.")
     parser.add_argument("corpus", type=Path, help="folder of a corpus")
     parser.add_argument("folder", type=Path, help="folder to write")

@@ -21,7 +21,7 @@ from ..audio.mel import MEL, LogMel
 from ..errors import UserError
 from ..speech.phonemes import PAUSE, PHONES
 from .loader import Loader
-from .manifest import Corpus
+from .manifest import Corpus, build_command
 from .pictures import PictureSampler
 
 # CTC's blank, which is also silence and whatever is no speech, and then the phones.
@@ -190,8 +190,9 @@ class UtteranceData(L.LightningDataModule):
         super().__init__()
         missing = [root for root in corpora if not (Path(root) / "manifest.parquet").exists()]
         if missing:
+            commands = " and ".join(f"`{build_command(root)}`" for root in missing)
             raise UserError(f"data.corpora: no corpus in {', '.join(map(str, missing))} (build it with "
-                            f"`python -m images_that_speak.data data.root={missing[0]} data.voices=[…]`)")
+                            f"{commands})")
         self.batch_size, self.workers = batch_size, workers
         def windows(length: int, seed: int, split: str) -> SpokenWindows:
             return SpokenWindows(corpora, length, frames, stride, seed, split, distort, played)

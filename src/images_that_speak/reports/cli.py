@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     asked = parser().parse_args(arguments)
     from ..errors import UserError
+    from ..terminal import lenient
 
+    lenient()
     try:
         write(asked, "python -m images_that_speak.reports " + shlex.join(arguments))
     except UserError as error:

@@ -11,9 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from ..config import flatten
+from ..config import flatten, read_written
 from ..errors import UserError, nearest
 from ..files import names_apart, read_json
 from ..resources import ROOT
@@ -203,7 +201,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    return flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    return flatten(read_written(path))
 
 
 def _existing(path: Any) -> Path | None:

@@ -13,9 +13,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..config import first_line
 from ..errors import UserError
 from ..files import write_json
 from ..packages import how
+from ..runs.wandb import logged_in
+from ..terminal import lenient
 
 STEP = "trainer/global_step"
 WEIGHT = "guidance.audio_weight"
@@ -56,6 +59,7 @@ def workspace(entity: str, project: str) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    lenient()
     parser = argparse.ArgumentParser(description="Save the W&B view that compares runs.")
     parser.add_argument("--entity", required=True, help="a team or an account")
     parser.add_argument("--project", default="images-that-speak")
@@ -65,9 +69,16 @@ def main(arguments: list[str] | None = None) -> None:
     if given.spec:
         write_json(given.spec, view._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
         print(given.spec)
-    else:
+        return
+    if not logged_in():
+        raise UserError("not logged in to W&B: `wandb login`, or WANDB_API_KEY, and again; --spec FILE "
+                        "writes the view without asking W&B")
+    try:
         view.save()
-        print(view.url)
+    except Exception as error:  # of the network, the server or the account: whatever its client makes of it
+        raise UserError(f"W&B could not save the view for --entity {given.entity} --project {given.project} "
+                        f"({first_line(error)}); --spec FILE writes it without asking W&B") from error
+    print(view.url)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def as_made(cfg: DictConfig, run: Path | None = None) -> DictConfig:
     if "family" in given or not all(path.is_file() for path in files):
         return cfg
     changed = read_json(files[0]).get("changed") or {}
-    made: Any = OmegaConf.load(files[1])
+    made = config.read_written(files[1])
     sections = {name: _section(OmegaConf.to_container(cfg[name], resolve=False),
-                               OmegaConf.to_container(made[name], resolve=False), changed, name)
+                               made[name], changed, name)
                 for name in ("family", "vocoder") if name not in given and name in made
                 and any(key.startswith(f"{name}.") for key in changed)}
     taken = cfg.copy()

@@ -82,7 +82,7 @@ def differences(folder: Path, cfg: DictConfig) -> list[str]:
     path = folder / "config.yaml"
     if not path.exists():
         return []
-    before = config.flatten(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    before = config.flatten(config.read_written(path))
     after = config.flatten(OmegaConf.to_container(cfg, resolve=True))
     written = config.flatten(OmegaConf.to_container(cfg, resolve=False))
     volatile = (*VOLATILE, "batch_size")
@@ -139,6 +139,7 @@ class Run:
         self._samples_shown: list[Path] | None = None
         self._changes: list[str] = []
         self._begun = self.follows
+        self._killed = False  # whether the process before this one ended without a word
 
     # --- opening and closing
 
@@ -186,6 +187,7 @@ class Run:
             return
         self._begun = True
         before = self._info
+        self._killed = before.get("status") == "running"
         if (self.dir / "result.json").exists():
             # There is something left to do again; what came out before is kept.
             os.replace(self.dir / "result.json", self.dir / f"result.{len(before['commands'])}.json")
@@ -276,9 +278,10 @@ class Run:
         """
         if self.follows:
             return
+        tracker = self.wandb  # begun before the line is written, for it may log again what is there
         append_metrics(self.metrics_path, metrics, step)
-        if self.wandb is not None:
-            self.wandb.log({**metrics, "trainer/global_step": step})
+        if tracker is not None:
+            tracker.log({**metrics, "trainer/global_step": step})
 
     def log_samples(self, folders: Iterable[str | Path] | None = None) -> None:
         """Show sample folders in the loggers of the configuration; by default those of this run.
@@ -327,12 +330,23 @@ class Run:
         setting = self._setting("wandb")
         if setting is None or self.result is not None or self.follows:
             return None
-        from .wandb import start
+        from .wandb import refill, start
 
         started = start(self.dir, self.task, self.cfg, self.wandb_id, **setting)
         if self._info.get("wandb_id") != started.id:
             self._save(wandb_id=started.id)
+        if self._killed and self.task != "train":
+            refill(started, self.dir, read_metrics(self.metrics_path))
         return started
+
+    def refill(self, done: int) -> None:
+        """Log again at W&B what a kill kept from it of a training's metrics, up to the step `done`."""
+        if self._killed and self.wandb is not None:
+            from .wandb import refill
+
+            rows = [row for row in read_metrics(self.metrics_path) if row["step"] <= done]
+            # Lightning counts the steps that are done before a step is logged.
+            refill(self.wandb, self.dir, [{**row, "step": row["step"] - 1} for row in rows])
 
     def _log_artifacts(self, result: Mapping[str, Any]) -> None:
         from . import artifacts
@@ -376,6 +390,12 @@ def append_metrics(path: Path, metrics: Mapping[str, Any], step: int) -> None:
             file.write(line)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; none where nothing was logged."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def _drop_half_line(path: Path) -> None:

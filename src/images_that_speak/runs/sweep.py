@@ -19,7 +19,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from .. import config
 from ..errors import UserError
@@ -134,7 +134,7 @@ def _settings(run: Path, changed: Mapping[str, Any], keys: Iterable[str]) -> dic
     keys = list(keys)
     follows = [key for key, value in changed.items() if isinstance(value, str) and "${" in value]
     if (follows or any(key not in known for key in keys)) and (run / "config.yaml").is_file():
-        whole = config.flatten(OmegaConf.to_container(OmegaConf.load(run / "config.yaml"), resolve=False))
+        whole = config.flatten(config.read_written(run / "config.yaml"))
         known = {**whole, **{key: value for key, value in changed.items() if key not in follows}}
     return {key: known[key] for key in keys if key in known}
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import netrc
 import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -12,6 +16,9 @@ from urllib.parse import urlparse
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ..config import first_line
+from ..errors import UserError
+from ..validate import LONGEST_TAG
 from .membership import current_sweep
 
 log = logging.getLogger(__name__)
@@ -48,6 +55,43 @@ def _keep_inside(folder: Path) -> None:
             _chosen_here.add(os.environ[name])
 
 
+def refill(run: Any, folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Log what of `rows` is in no log of the run's earlier processes in `folder`.
+
+    rows: of metrics.jsonl, "step" being W&B's trainer/global_step. W&B writes its log in blocks, and a
+    process that is killed loses the last one; metrics.jsonl is whole.
+    """
+    try:
+        # The log of this process is open, and holds nothing yet.
+        logs = [path for path in folder.glob(f"wandb/*run-*/run-{run.id}.wandb")
+                if path.parent.resolve() != Path(run.dir).parent.resolve()]
+        known = {entry for path in logs for entry in logged(path)}
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        log.warning("what W&B lacks since the kill is not known (%s); metrics.jsonl has all",
+                    first_line(error))
+        return
+    for row in rows:
+        step, values = row["step"], {name: value for name, value in row.items() if name != "step"}
+        if lacking := {name: value for name, value in values.items() if (step, name) not in known}:
+            run.log({**lacking, "trainer/global_step": step})
+
+
+def logged(path: Path) -> set[tuple[int, str]]:
+    """(trainer/global_step, name) of every figure in a log of W&B's, read by its own reader.
+
+    Raises OSError, SubprocessError or ValueError where it cannot be.
+    """
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    told = subprocess.run(command, capture_output=True, check=True, timeout=600).stdout
+    found = set()
+    for line in told.decode(errors="replace").splitlines():
+        record = json.loads(line) if '"history"' in line else {}
+        items = record.get("history", {}).get("item", {})
+        if "trainer/global_step" in items:
+            found |= {(int(items["trainer/global_step"]), name) for name in items}
+    return found
+
+
 def start(folder: Path, task: str, cfg: DictConfig, run_id: str | None, project: str,
           entity: str | None = None, mode: str = "auto", tags: list[str] | None = None,
           notes: str | None = None, artifacts: bool = True) -> Any:
@@ -67,7 +111,8 @@ def start(folder: Path, task: str, cfg: DictConfig, run_id: str | None, project:
     settings: dict[str, Any] = dict(
         project=project, entity=entity, name=folder.name.split("__")[0], resume="allow", dir=str(folder),
         id=_agents_id() or run_id, group=sweep.name if sweep else None,
-        job_type=task, tags=[*(tags or ()), *([experiment] if experiment else [])] or None, notes=notes,
+        job_type=task, notes=notes,
+        tags=[*map(str, tags or ()), *([experiment[-LONGEST_TAG:]] if experiment else [])] or None,
         config=OmegaConf.to_container(cfg, resolve=True), reinit="create_new",
         settings=wandb.Settings(quiet=True, console="off", x_disable_stats=where == "offline",
                                 init_timeout=PATIENCE))
@@ -76,7 +121,7 @@ def start(folder: Path, task: str, cfg: DictConfig, run_id: str | None, project:
         started = wandb.init(mode=where, **settings)
     except Exception as error:
         if where != "online":
-            raise
+            raise UserError(f"logger.wandb: W&B refuses this run ({first_line(error)})") from error
         log.warning("W&B cannot be reached (%s): logging offline; `wandb sync %s` sends it later", error,
                     folder / "wandb")
         started = wandb.init(mode="offline", **settings)

@@ -36,6 +36,7 @@ from ..files import content_hash, read_json, write_json
 from ..prompts import Pair
 from ..runs.identity import by_content, family_fingerprint
 from ..speech import tts
+from ..terminal import lenient
 from .evaluate import Item, Readers, load_readers, plain_totals, read_items, tell, write_scores
 from .statistics import Interval, totals
 from .tables import TOTAL_COLUMNS, print_table, total_row, write_table
@@ -175,6 +176,7 @@ def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
 
 
 def main() -> None:
+    lenient()
     try:
         anchors(config.compose("generate", sys.argv[1:]))
     except UserError as error:

@@ -130,12 +130,13 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
         max_steps: int, seed: int = 0, valid: DataLoader | None = None, precision: str = "32-true",
         checkpoint_every: int = 500, validate_every: int = 1000, ema_decay: float | None = 0.999,
         clip: float | None = 1.0, accumulate: int = 1, log_every: int = 20,
-        begin: Callable[[], Iterable[Logger]] = tuple, callbacks: Iterable[L.Callback] = (),
+        begin: Callable[[int], Iterable[Logger]] = lambda done: (), callbacks: Iterable[L.Callback] = (),
         progress: bool = True, strategy: Any = "auto", **trainer: Any) -> L.Trainer:
     """Train `module` until `max_steps`, from `last.ckpt` when the folder has one.
 
-    A broken `last.ckpt` is told, and the one before it gone on from. `begin` is called before the first step,
-    when nothing but the training itself can go wrong any more, and gives the loggers. Returns the trainer;
+    A broken `last.ckpt` is told, and the one before it gone on from. `begin` is called with the
+    steps done before the first one, when nothing but the training itself can go wrong any more, and gives the
+    loggers. Returns the trainer;
     when `ema_decay` is not None its EMA callback is found by `ema_of(trainer)`. Raises UserError on what
     cannot be done by several processes together, and where `module` does not fit the checkpoint.
     """

@@ -35,6 +35,7 @@ from ..diffusion.loading import LORA_FILE, UNFROZEN_FILE, load_adapter
 from ..errors import UserError
 from ..files import atomic_path
 from ..networks.adapters import PublishedAdapter
+from ..terminal import lenient
 from ..weights import check_finite
 from .lora import jsonable
 
@@ -165,6 +166,7 @@ def _adapter(path: Path) -> PublishedAdapter | None:
 
 def main(arguments: list[str]) -> None:
     """The command: import or export, from a folder into another."""
+    lenient()
     commands = {"import": import_published, "export": export_published}
     if len(arguments) != 3 or arguments[0] not in commands:
         raise UserError("expected: python -m images_that_speak.training.lora_published import|export FROM TO")

@@ -63,16 +63,16 @@ def refuse_misfit(module: L.LightningModule, path: Path) -> None:
 
 
 class Begin(L.Callback):
-    """Calls `begin`, which gives the loggers, when all is set up and loaded and the first step is next.
+    """Calls `begin` with the steps done, when all is set up and loaded; it gives the loggers.
 
     Until then anything that is wrong leaves everything as it was. Stands before all other callbacks.
     """
 
-    def __init__(self, begin: Callable[[], Iterable[Logger]]):
+    def __init__(self, begin: Callable[[int], Iterable[Logger]]):
         self.begin = begin
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        loggers = list(self.begin())
+        loggers = list(self.begin(trainer.global_step))
         if not loggers:
             return
         trainer.loggers = loggers

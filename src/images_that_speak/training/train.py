@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -20,9 +22,10 @@ from ..data.latents import cache_latents
 from ..data.pitch import cache_pitch
 from ..diffusion.family import find_device
 from ..diffusion.layout import find_part, latent_statistics
+from ..diffusion.loading import LORA_FILE
 from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
-from ..runs import Run, export_folder, export_weights, open_run
+from ..runs import Run, describe, export_folder, export_weights, open_run
 from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
@@ -53,7 +56,22 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         result = locate(job, "model.job")(cfg, run) if job else train_module(cfg, run)
         if export is not None and not run.follows:
             export_weights(run.dir, export)
-        return run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
+        done = run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
+        if not run.follows:
+            tell_where(run.dir, done, export)
+        return done
+
+
+def tell_where(folder: Path, result: dict[str, Any], export: str | None) -> None:
+    """Print what came of a training, and where it lies."""
+    place = min(str(folder), os.path.relpath(folder), key=len)
+    weights = folder / "weights"
+    print(f"run folder: {place}\nresult:     {place}/result.json\n{describe(result)}")
+    if weights.is_dir():
+        parts = ", ".join(sorted(path.name for path in weights.iterdir() if not path.name.startswith(".")))
+        print(f"weights:    {place}/weights ({parts})" + (f", copied to {export}" if export else ""))
+    if (weights / LORA_FILE).exists():
+        print(f"to speak with it: python generate.py family.lora={shlex.quote(f'{place}/weights')}")
 
 
 def check_resumed(cfg: DictConfig) -> None:
@@ -102,8 +120,9 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     if note := slow_precision(cfg.precision.trainer, cfg.device):
         print(f"note: {note}")
 
-    def begin() -> list[Any]:
+    def begin(done: int) -> list[Any]:
         run.begin()
+        run.refill(done)
         return run.loggers
 
     with profiled(run.dir, cfg.profile):
