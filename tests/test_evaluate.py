@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,10 @@ from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard
-from images_that_speak.scoring.seen import Shown, caption_figures
+from images_that_speak.scoring.seen import PictureReader, Shown
 from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
+from images_that_speak.scoring.tables import markdown
 
 CONCEPTS = ("a cat", "two dogs", "a house")
 PHRASES = ("happy baby music", "blue ocean dream", "seven silver apple")
@@ -52,6 +54,17 @@ class Ear:
         return [self.read(wave) for wave in waves]
 
 
+class Taught(PictureReader):
+    """A CLIP that knows three captions and takes all other sentences for a little like the first."""
+
+    def __init__(self, name: str):
+        self.name, self.drawings = name, True
+
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.stack([torch.eye(3)[CONCEPTS.index(text)] if text in CONCEPTS else torch.eye(3)[0] / 2
+                            for text in texts])
+
+
 class Eye:
     """Sees the concept whose number is the brightness of the first pixel in tenths."""
 
@@ -61,9 +74,7 @@ class Eye:
         return [round(shown.luminance[0, 0] / 25.5) - 1 for shown in pictures]
 
     def judge(self, looks: list[int], captions: list[str | None]) -> list[dict]:
-        choices = [concept for concept in CONCEPTS if concept in captions]
-        table = 100 * torch.eye(3)[looks][:, [CONCEPTS.index(concept) for concept in choices]]
-        return caption_figures(table, captions, choices)
+        return Taught(self.name).judge([torch.eye(3)[look] for look in looks], captions)
 
 
 class Player:
@@ -573,3 +584,37 @@ def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert stored_rows([evaluation], "pocketsphinx") == again["rows"]
     assert stored_rows([evaluation], "whisper-base") == []
     assert [row["what"] for row in again["rows"]] == [anchors_module.NAMES[name] for name in names[3:]]
+
+
+def test_a_prompt_that_the_reader_was_not_taught_gets_no_clip(
+        tmp_path: Path, stand_ins: None, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    for folder in (run / "samples").glob("s2*"):
+        record = read_json(folder / "sample.json")
+        write_json(folder / "sample.json", {**record, "image_prompt": "a kitten"})
+    result = module.evaluate(compose(tmp_path, f"run={run}"))
+    assert result["no_clip"] == "'a kitten', which the eye CLIP was not taught"
+    # The others are told from one another as before.
+    assert result["top1"] == 1.0 and result["clip"] == pytest.approx(100)
+    scores = read_json(run / "samples/s20/sample.json")["scores"]
+    assert scores["clip"] is None and scores["rank"] is None and "'a kitten'" in scores["no_clip"]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "no CLIP figure for 'a kitten', which the eye CLIP was not taught" in told
+
+
+def test_a_table_shows_a_dash_where_no_caption_was_taught(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"image_prompt": "a kitten", "wer": 0.0, "clip": None, "no_clip": "'a kitten'"}]
+    columns = {"image_prompt": "image prompt", "wer": "WER", "clip": "CLIP", "rank": "rank"}
+    assert markdown(rows, columns).splitlines() == [
+        "| image prompt | WER | CLIP |", "| --- | --- | --- |", "| a kitten | 0.00 | – |"]
+
+
+def test_pictures_without_prompts_are_named(tmp_path: Path, stand_ins: None,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    write_png(tmp_path / "pictures/one.png", picture(0, 0))
+    result = module.evaluate(compose(tmp_path, f"pictures={tmp_path / 'pictures'}"))
+    assert "clip" not in result and "no_clip" not in result
+    with open(next((tmp_path / "logs").rglob("samples.csv")), encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert row["seen_as"] == CONCEPTS[0] and float(row["seen_clip"]) == pytest.approx(100) and not row["clip"]
+    assert "finds nearest to a picture without a prompt" in capsys.readouterr().out

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from images_that_speak.data.captions import captions
+from images_that_speak.data.counts import beyond, spelled
 from images_that_speak.data.pictures import PictureSampler
-from images_that_speak.diffusion.scene import HEIGHT, Scenes, beyond, copies_of, free_intervals, spelled
+from images_that_speak.diffusion.scene import HEIGHT, Scenes, copies_of, free_intervals
 from images_that_speak.errors import UserError
 from images_that_speak.networks.scene import (
     COPIES,

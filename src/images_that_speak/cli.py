@@ -177,7 +177,11 @@ def sweep_job(cfg: Any, task: str, target: str) -> Any:
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
         _failed.append(str(error))
         return None
-    return objectives.figures(list(cfg.get("optimized_metrics") or ()), result or {})
+    names, result = list(cfg.get("optimized_metrics") or ()), result or {}
+    found = objectives.figures(names, result)
+    if "clip" in names and "clip" not in result and result.get("no_clip"):
+        print(f"not among what is searched: no CLIP figure for {result['no_clip']}", file=sys.stderr)
+    return found
 
 
 def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:

@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "list":
             print("\n".join(list_choices(given.groups)))
+            if not given.groups:
+                print("\nwhat the pocket family's painter draws: python -m images_that_speak.drawings")
         elif given.command == "show":
             task, overrides = understand(given.words)
             cfg, found = config.examine(task, overrides)

@@ -10,8 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from .config import instantiate
-from .diffusion.generate import make_missing, plan, read_settings
-from .diffusion.scene import beyond
+from .diffusion.generate import make_missing, notes, plan, read_settings
 from .files import read_json
 from .runs import open_run
 from .runs.profile import profiled
@@ -28,10 +27,8 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
     layout = instantiate(cfg.family)
     settings = read_settings(cfg, layout)
     jobs = plan(cfg, layout)
-    if layout.scene is not None:
-        for note in dict.fromkeys(beyond(job.pair.image_prompt) for job in jobs):
-            if note is not None:
-                print(f"note: {note}")
+    for note in notes(jobs, layout):
+        print(note)
     with open_run(cfg, "generate") as run:
         if run.result is not None:
             return run.result
@@ -53,7 +50,7 @@ def show(folders: Sequence[Path]) -> None:
     for folder in folders:
         found = read_json(folder / "sample.json")
         scores = found["scores"]
-        rows.append({**found, **{key: scores.get(key) for key in ("heard", "wer", "clip")},
+        rows.append({**found, **{key: scores.get(key) for key in ("heard", "wer", "clip", "no_clip")},
                      # Whole paths of many samples would be cut to the terminal; the run folder is told below.
                      "path": f"{folder.parent.name}/{folder.name}"})
     print_table(rows, {"image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",

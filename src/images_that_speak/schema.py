@@ -65,6 +65,7 @@ class Making:
 
     image_prompt: str = MISSING
     audio_prompt: str = MISSING
+    strict: bool | None = False
     seed: int = MISSING
     steps: int = MISSING
     voice: str | None = None

@@ -36,7 +36,7 @@ def colour(cfg: DictConfig) -> dict[str, Any]:
     for folder in tqdm(missing, unit="sample", desc="colouring", leave=False):
         record = read_json(folder / "sample.json")
         gray = quantise(read_picture(folder / "image.png"))
-        chroma = colorizer.chroma(gray, record["image_prompt"], int(record["seed"]))
+        chroma = colorizer.chroma(gray, record.get("drawn") or record["image_prompt"], int(record["seed"]))
         write_colour(folder, gray, cfg.saturation * chroma, wanted[folder])
     where = min(str(cfg.run), os.path.relpath(cfg.run), key=len)
     print(f"{len(missing)} of {len(folders)} samples coloured, the others are there already: {where}"

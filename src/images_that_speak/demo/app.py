@@ -16,7 +16,7 @@ from omegaconf import DictConfig  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 from ..errors import UserError  # noqa: E402
-from .page import SCRIPT, STYLE, WAITING, refused, shown  # noqa: E402
+from .page import SCRIPT, STYLE, WAITING, known, refused, shown  # noqa: E402
 from .speaker import Speaker  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,9 @@ def build(speaker: Speaker) -> gradio.Blocks:
                                    elem_id="audio_prompt", scale=3, min_width=240)
             button = gradio.Button("Make it", variant="primary", elem_id="make", scale=1, min_width=120)
         result = gradio.HTML(WAITING, elem_id="result")
+        if speaker.layout.drawings:
+            with gradio.Accordion("What can be drawn", open=False, elem_id="known"):
+                gradio.HTML(known())
         with gradio.Accordion("Settings", open=False):
             guidance = cfg.guidance
             with gradio.Row():

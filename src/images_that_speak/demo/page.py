@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..audio.picture import colour_map
 from ..audio.wave import wave_bytes
+from ..drawings import by_group
 from ..reports.alignment import align
 from .speaker import Spoken
 
@@ -36,8 +37,9 @@ def shown(spoken: Spoken) -> str:
     scores = "".join(f"<div><span>{name}</span> <b>{value}</b></div>" for name, value in figures)
     settings = " · ".join(f"{name.rpartition('.')[2].replace('_', ' ')} {_plain(value)}"
                           for name, value in spoken.settings.items() if value is not None)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in spoken.notes)
     return (
-        f'<div class="spoken"><figure><img class="seen" src="{picture}" width="1024" height="256" '
+        f'<div class="spoken">{notes}<figure><img class="seen" src="{picture}" width="1024" height="256" '
         f'alt="Picture for “{escape(spoken.image_prompt)}”"><img class="colours" '
         f'src="{_png(colour_map(spoken.picture))}" alt="The same as a spectrogram" width="1024" height="256">'
         '<i class="head"></i><input class="seek" type="range" min="0" max="1" step="0.005" value="0" '
@@ -49,6 +51,15 @@ def shown(spoken: Spoken) -> str:
         f'<a download="image.png" href="{picture}">picture</a>'
         f'<a download="speech.wav" href="{sound}">sound</a>'
         f'<span>{spoken.seconds:.1f} s</span><span>{escape(settings)}</span></div></div>')
+
+
+def known() -> str:
+    """The things that the painter knows, by kind, and the sentences about them."""
+    things = "".join(f"<p><b>{escape(group)}</b> {escape(', '.join(names))}</p>"
+                     for group, names in by_group().items())
+    return (f'<div class="known">{things}<p>* also as “a silhouette of …”. One or up to five: “an owl”, '
+            "“owls”, “three owls on black”, “a drawing of two owls, grayscale”. Anything else is met by the "
+            "nearest of these.</p></div>")
 
 
 def refused(lines: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..audio.picture import quantise
 from ..config import first_line, instantiate
 from ..diffusion.family import Family
-from ..diffusion.generate import generate_batch, plan, read_settings
+from ..diffusion.generate import generate_batch, notes, plan, read_settings
 from ..errors import UserError
 from ..scoring.evaluate import Readers, load_readers
 from ..scoring.seen import Shown
@@ -34,6 +34,7 @@ class Spoken:
 
     `heard` is None where nobody listens. wer: word error rate, of words as `normaliser` writes them; clip:
     CLIP score of picture and prompt.
+    notes: what was drawn or said otherwise than it was written.
     """
 
     picture: np.ndarray
@@ -46,6 +47,7 @@ class Spoken:
     seconds: float
     settings: dict[str, Any]
     normaliser: str = PLAIN
+    notes: tuple[str, ...] = ()
 
 
 class Speaker:
@@ -115,7 +117,8 @@ class Speaker:
                 clip = self._clip(seen, pair.image_prompt)
             seconds = time.monotonic() - began
         return Spoken(seen[0], wave, pair.image_prompt, pair.audio_prompt, heard, wer, clip, seconds,
-                      {key: OmegaConf.select(cfg, key) for key in CHANGED}, normaliser)
+                      {key: OmegaConf.select(cfg, key) for key in CHANGED}, normaliser,
+                      tuple(notes(jobs, self.layout)))
 
     def _reader(self, prompt: str) -> Any:
         """The reader of speech; one of its own for a prompt with words that the vocabulary lacks.

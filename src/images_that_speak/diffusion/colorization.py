@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..audio.picture import luminance as pixel_luminance
+from ..data.counts import subject
 from ..errors import UserError
 from ..files import read_json
 from ..networks.chroma import ChromaNet, reduced
@@ -29,7 +30,6 @@ from .guidance import Branch, Guidance
 from .layout import Layout
 from .loading import DTYPES, load_model
 from .sampling import Predict, make_scheduler, noise, sample, set_steps
-from .scene import subject
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..audio.mel import MEL
+from ..data.counts import spelled
 from ..errors import UserError, nearest
 from ..kept import kept, stamp
 from ..networks.autoencoder import autoencoder_class, decode, encode
@@ -26,7 +27,6 @@ from ..speech.plbert import PhonemeBERT
 from .layout import Layout, pocket_layout
 from .loading import DTYPES, apply_lora, load_adapter, load_model, reading
 from .predictor import NoiseSchedule, Predictor
-from .scene import spelled
 
 if TYPE_CHECKING:
     from ..speech.tts import Phone

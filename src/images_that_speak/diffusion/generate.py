@@ -17,12 +17,15 @@ from tqdm import tqdm
 
 from ..audio.mel import MEL
 from ..config import changed, instantiate
+from ..data.counts import beyond
+from ..data.nearest import nearest_drawing
 from ..errors import UserError
 from ..files import content_hash
 from ..prompts import Pair, read_pairs
 from ..runs import Run
 from ..speech.alignment import speech_activity
 from ..speech.durations import DurationModel, plan_speech
+from ..speech.normalisation import normalise_text, spoken_otherwise
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
 from .composition import settled
@@ -34,6 +37,8 @@ from .loading import DTYPES
 from .method import Job, Method, Settings
 from .outputs import read_complete, write_sample
 from .sampling import Callback
+
+SHOWN = 12  # notes on prompts that are printed
 
 
 def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
@@ -69,7 +74,10 @@ def refuse_unused(cfg: DictConfig, method: Method) -> None:
 
 
 def plan(cfg: DictConfig, layout: Layout) -> list[Job]:
-    """The samples to make, in order. Raises one UserError naming every phrase that cannot be spoken."""
+    """The samples to make, in order.
+
+    Raises one UserError naming every phrase that cannot be spoken and every image prompt that is refused.
+    """
     pairs = (read_pairs(cfg.prompts) if cfg.prompts
              else [Pair(" ".join(cfg.image_prompt.split()), " ".join(cfg.audio_prompt.split()))])
     pairs = list(dict.fromkeys(pairs))
@@ -84,18 +92,54 @@ def plan(cfg: DictConfig, layout: Layout) -> list[Job]:
             phones[phrase] = tuple(trimmed(planned))
         except UserError as error:
             wrong.append(f"audio_prompt={phrase!r}: {error}")
+    captions: dict[str, str | None] = {}
+    for prompt in dict.fromkeys(pair.image_prompt for pair in pairs):
+        try:
+            captions[prompt] = caption_of(prompt, cfg, layout)
+        except UserError as error:
+            wrong.append(str(error))
     if wrong:
         raise UserError("\n".join(wrong))
     scenes = instantiate(cfg.scene) if layout.scene is not None else None
 
     def job(pair: Pair, seed: int) -> Job:
         spoken = phones[pair.audio_prompt]
+        caption = captions[pair.image_prompt]
         scene = None if scenes is None else scenes.plan(
-            pair.image_prompt, seed, speech_activity(spoken, MEL.frames) if spoken else None)
+            caption or pair.image_prompt, seed, speech_activity(spoken, MEL.frames) if spoken else None)
         return Job(pair, seed, spoken, None if scene is None else tuple(
-            tuple(round(float(x), 4) for x in square) for square in scene))
+            tuple(round(float(x), 4) for x in square) for square in scene),
+            caption, None if durations is None else normalise_text(pair.audio_prompt))
 
     return [job(pair, cfg.seed + i) for pair in pairs for i in range(cfg.num_samples)]
+
+
+def caption_of(prompt: str, cfg: DictConfig, layout: Layout) -> str | None:
+    """What is drawn for a prompt where the painter knows a list of things; None: the prompt as it stands.
+
+    Raises UserError where `cfg.strict` is true and the painter does not know the prompt.
+    """
+    if not layout.drawings or cfg.strict is None:
+        return None
+    found = nearest_drawing(prompt)
+    if cfg.strict and not found.known:
+        raise UserError(found.refused())
+    return found.caption
+
+
+def notes(jobs: Sequence[Job], layout: Layout) -> list[str]:
+    """What is to be said before the jobs are done: what is drawn and said otherwise than it was written."""
+    told: dict[str, None] = {}
+    for job in jobs:
+        prompt = job.pair.image_prompt
+        if layout.scene is not None and (number := beyond(prompt)) is not None:
+            told[f"note: {number}"] = None
+        elif job.caption is not None and not (found := nearest_drawing(prompt)).known:
+            told[f"note: {found.told()}"] = None
+        if job.spoken is not None and (spoken := spoken_otherwise(job.pair.audio_prompt)) is not None:
+            told[f"{job.pair.audio_prompt!r} is spoken {spoken!r}"] = None
+    lines = list(told)
+    return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"… and {len(lines) - SHOWN} more such notes"]
 
 
 def trimmed(phones: Sequence[Phone]) -> Sequence[Phone]:
@@ -124,7 +168,8 @@ def record(job: Job, cfg: DictConfig, evaluations: int | None = None,
     kept = ("family", "method", "guidance", "composition", "phonemes", "scheduler", "steps", "scene", "voice",
             "pitch", "vocoder", "precision")
     return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt,
-            "audio_prompt": job.pair.audio_prompt, "seed": job.seed, "mel_spec": MEL.hash,
+            "audio_prompt": job.pair.audio_prompt, "drawn": job.drawn, "spoken": job.spoken, "seed": job.seed,
+            "mel_spec": MEL.hash,
             "evaluations": evaluations,
             "settings": {key: settings[key] for key in kept if key not in unused},
             "phones": [[phone.symbol, round(phone.start, 4), round(phone.end, 4)] for phone in job.phones],

@@ -42,6 +42,7 @@ class Layout:
     template: what the image prompt is put into at "{}", the form of caption the image branch was taught.
     schedule: the noise schedule, as diffusers' schedulers are configured.
     running: how the networks are run.
+    drawings: whether the painter has learnt the sentences of data/captions.py and nothing else.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Layout:
     template: str = "{}"
     schedule: dict[str, Any] = field(default_factory=dict)
     running: Running = field(default_factory=Running)
+    drawings: bool = False
 
     @property
     def speaks_phonemes(self) -> bool:
@@ -187,7 +189,9 @@ def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None 
         durations=root / "speech/durations",
         scene=root / "image/scene" if (root / "image/scene").is_dir() else None,
         template=_template(template or card.get("template"), where),
-        schedule=_schedule(root / "scheduler", timestep_spacing))
+        schedule=_schedule(root / "scheduler", timestep_spacing),
+        # One that was taught other pictures says so in its card.
+        drawings=bool(card.get("drawings", True)))
 
 
 # What is fetched of a repository: pipelines also hold pickled, single-file and half-precision copies of the

@@ -31,13 +31,21 @@ class Job:
     """One sample to make.
 
     phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.scene.FIELDS,
-    one a copy; None when the image branch takes no scenes.
+    one a copy; None when the image branch takes no scenes. caption: what is drawn, where the painter knows a
+    list of things. spoken: the words that are said, where the family reads phonemes.
     """
 
     pair: Pair
     seed: int
     phones: tuple[Phone, ...] = ()
     scene: tuple[tuple[float, ...], ...] | None = None
+    caption: str | None = None
+    spoken: str | None = None
+
+    @property
+    def drawn(self) -> str:
+        """The sentence that the image branch is given."""
+        return self.pair.image_prompt if self.caption is None else self.caption
 
     @property
     def sample_id(self) -> str:
@@ -115,7 +123,7 @@ def bound(family: Family, settings: Settings, jobs: Sequence[Job], names: Iterab
     """Those of the family's branches, each bound to what the jobs ask of it and to its guidance."""
     conditions: dict[str, Callable[[], Any]] = {
         "image": lambda: family.text_condition(
-            "image", [job.pair.image_prompt for job in jobs],
+            "image", [job.drawn for job in jobs],
             None if family.layout.scene is None else np.array([job.scene for job in jobs], np.float32)),
         "speech": lambda: (
             family.phone_condition([job.phones for job in jobs],

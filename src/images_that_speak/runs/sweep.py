@@ -156,7 +156,8 @@ def write_sweep(folder: Path, task: str) -> list[dict[str, Any]]:
     listing = "\n".join(commands)
     errors = [f"- {job['name']}: {job['error']}" for job in jobs if job["error"]]
     parts = [f"# {folder.name}", f"A sweep of {task}, {len(jobs)} jobs.", f"```\n{listing}\n```",
-             "\n".join([*heads, *lines]), *(["Not finished:", "\n".join(errors)] if errors else [])]
+             "\n".join([*heads, *lines]), *lacking(jobs),
+             *(["Not finished:", "\n".join(errors)] if errors else [])]
     atomic_write(folder / "README.md", "\n\n".join(parts) + "\n")
     return jobs
 
@@ -177,11 +178,19 @@ def table(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any
     """Columns and rows: what is swept, the status, and the scores that any job has."""
     keys = swept_keys(jobs)
     results = [config.flatten(job["result"] or {}) for job in jobs]
-    scores = [name for name in SHOWN if any(isinstance(found.get(name), (int, float)) for found in results)]
+    scores = [name for name in SHOWN if any(
+        isinstance(found.get(name), (int, float)) or name == "clip" and found.get("no_clip")
+        for found in results)]
     rows = [{**{key: job["settings"].get(key) for key in keys}, "status": job["status"],
              **{name: found.get(name) for name in scores}, "run": job["folder"]}
             for job, found in zip(jobs, results, strict=True)]
     return [*keys, "status", *scores, "run"], rows
+
+
+def lacking(jobs: Sequence[dict[str, Any]]) -> list[str]:
+    """Why some jobs have no CLIP figure, a line each."""
+    return list(dict.fromkeys(f"no CLIP figure for {job['result']['no_clip']}" for job in jobs
+                              if job["result"] and job["result"].get("no_clip")))
 
 
 def shown(jobs: Sequence[dict[str, Any]], most: int = 60) -> str:
@@ -192,7 +201,8 @@ def shown(jobs: Sequence[dict[str, Any]], most: int = 60) -> str:
     widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
              for line in cells]
-    return "\n".join(lines + ([f"and {len(rows) - most} more"] if len(rows) > most else []))
+    more = [f"and {len(rows) - most} more"] if len(rows) > most else []
+    return "\n".join([*lines, *more, *lacking(jobs)])
 
 
 def _cell(value: Any) -> str:

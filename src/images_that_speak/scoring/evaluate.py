@@ -164,7 +164,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         configs = made_by(cfg, items)
         if readers.source == "picture":
             items = with_vocoders(items, configs)
-        report = read_items(items, readers, metrics=metrics)
+        report = read_items(items, readers, metrics=metrics, name_seen=cfg.pictures is not None)
         own = [key for keys in report.measured.values() for key in keys]
         figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed), own)
         sets = {name: metric.total() for name, metric in metrics.items()}
@@ -187,7 +187,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             # What they stand on would not fit the terminal; it is in the files.
             print_table(told, dict(list(METRIC_COLUMNS.items())[:4]))
         print(f"tables and result: {run.dir}")
-        return run.finish({**plain_totals(figures),
+        return run.finish({**plain_totals(figures), **unscored(report.rows),
                            **{key: value for found in sets.values() for key, value in found.items()},
                            **({"metrics": told} if metrics else {}), "speech_reader": readers.speech.name,
                            "second_reader": getattr(readers.second, "name", None),
@@ -230,7 +230,7 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
     for row, item in zip(report.rows, report.items, strict=True):
         assert item.record is not None and item.folder is not None
         write_scores(item.folder, item.record, row, report.seen)
-    return plain_totals(totals(report.rows, resamplings, seed))
+    return plain_totals(totals(report.rows, resamplings, seed)) | unscored(report.rows)
 
 
 # --- what there is to read
@@ -418,11 +418,11 @@ def vocoder_of(cfg: DictConfig) -> str:
 
 
 def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
-               metrics: Mapping[str, Metric] | None = None) -> Report:
+               metrics: Mapping[str, Metric] | None = None, name_seen: bool = False) -> Report:
     """Read every item; those that cannot be read are left out by name. Raises UserError when none can.
 
     vocoder: plays the items that have none of their own. metrics: by name; each measures every item that was
-    read.
+    read. name_seen: say of pictures without a prompt which known thing they are nearest to.
 
     A sample that is silent counts, as one in which no word was heard: leaving it out would flatter the rest.
     """
@@ -435,7 +435,7 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
     if added:
         report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
     captioned = any(item.image_prompt for item in items)
-    eyes = [eye for eye in readers.eyes if captioned or not eye.needs_caption]
+    eyes = [eye for eye in readers.eyes if captioned or name_seen or not eye.needs_caption]
     looks: list[list[Any]] = [[] for _ in eyes]
     silent = []
     metrics = metrics or {}
@@ -466,6 +466,7 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
                             + (f" and {len(silent) - 5} more" if len(silent) > 5 else ""))
     seen = _seen(report.items, eyes, looks)
     report.seen = list(dict.fromkeys(key for row in seen for key in row if key not in SCORES))
+    report.notes += _about_seen(seen)
     report.rows = [
         {"name": item.name, "image_prompt": item.image_prompt, "audio_prompt": item.audio_prompt,
          **score_sample(item.audio_prompt, row["heard"], found.get("clip"), found.get("top1"),
@@ -573,6 +574,18 @@ def _seen(items: Sequence[Item], eyes: Sequence[PictureJudge],
     return rows
 
 
+def _about_seen(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is to be said of the figures of what is seen, a line each."""
+    notes = []
+    if reason := unscored(found):
+        notes.append(f"no CLIP figure for {reason['no_clip']}: it scores what it was not taught high for "
+                     "nothing")
+    if any(row.get("seen_clip") for row in found):
+        notes.append("seen as: of the things that the painter knows, the one that CLIP finds nearest to a "
+                     "picture without a prompt; one is named however little is seen")
+    return notes
+
+
 # --- telling and writing
 
 
@@ -604,6 +617,13 @@ def write_scores(folder: Path, record: dict[str, Any], row: Mapping[str, Any],
     # The run that the sample belongs to may be read back by several evaluations, and none of them owns it.
     with alone_in(folder):
         write_json(folder / "sample.json", record)
+
+
+def unscored(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """{"no_clip": why} where samples have no CLIP figure because the reader was not taught their prompts."""
+    reasons = list(dict.fromkeys(row["no_clip"] for row in rows if row.get("no_clip")))
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return {"no_clip": "; ".join(reasons[:3]) + more} if reasons else {}
 
 
 def plain_totals(figures: Mapping[str, Interval | int]) -> dict[str, Any]:

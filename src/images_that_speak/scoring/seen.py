@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.nearest import canonical, drawing_sentences
 from ..errors import UserError, nearest
 from ..resources import weights_dir
 from ..weights import finite
@@ -109,15 +110,18 @@ class PictureReader:
     """A CLIP model with the 25-crop protocol.
 
     model, tokenizer: as open_clip builds them. name: which model it is, for results. pictures_per_batch: how
-    many pictures' crops go through the model at once.
+    many pictures' crops go through the model at once. drawings: whether it was taught the sentences of
+    data/captions.py alone, and gives what it was not taught high scores for nothing.
     """
 
     needs_caption = True
     needs_colour = False
 
     def __init__(
-        self, model: Any, tokenizer: Any, name: str, device: str = "cpu", pictures_per_batch: int = 4
+        self, model: Any, tokenizer: Any, name: str, device: str = "cpu", pictures_per_batch: int = 4,
+        drawings: bool = False,
     ):
+        self.drawings = drawings
         self.model = model.to(device).eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
@@ -128,6 +132,10 @@ class PictureReader:
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.mean = torch.tensor(preprocess["mean"], device=device)[:, None, None]
         self.std = torch.tensor(preprocess["std"], device=device)[:, None, None]
+
+    def caption(self, text: str) -> str | None:
+        """`text` as the model was taught it, or None where it was taught nothing that says so."""
+        return canonical(text) if self.drawings else text
 
     @torch.inference_mode()
     def embed_crops(self, pictures: Sequence[np.ndarray] | np.ndarray, stride: int = STRIDE) -> Tensor:
@@ -161,12 +169,27 @@ class PictureReader:
         return list(self.embed_pictures(np.stack([picture.luminance for picture in pictures])))
 
     def judge(self, looks: Sequence[Tensor], captions: Sequence[str | None]) -> list[dict[str, Any]]:
-        """`caption_figures` of the pictures that have a caption."""
-        choices = list(dict.fromkeys(caption for caption in captions if caption))
-        if not choices:
-            return [{} for _ in looks]
-        table = 100 * torch.stack(list(looks)) @ self.embed_texts(choices).T
-        return caption_figures(table, captions, choices)
+        """`caption_figures` of the pictures whose caption the model was taught.
+
+        Of another caption there is but "no_clip", the reason. A picture without a caption is named: "seen_as"
+        is the nearest of the things that the painter knows, "seen_clip" its score.
+        """
+        known = [self.caption(caption) if caption else None for caption in captions]
+        choices = list(dict.fromkeys(caption for caption in known if caption))
+        pictures = torch.stack(list(looks))
+        found: list[dict[str, Any]] = [{} for _ in captions]
+        if choices:
+            found = caption_figures(100 * pictures @ self.embed_texts(choices).T, known, choices)
+        if not all(captions):
+            names = drawing_sentences()
+            best = (100 * pictures @ self.embed_texts(names).T).max(1)
+        for place, (caption, taught) in enumerate(zip(captions, known, strict=True)):
+            if not caption:
+                found[place] = {"seen_as": names[int(best.indices[place])],
+                                "seen_clip": round(float(best.values[place]), 4)}
+            elif taught is None:
+                found[place] = {"no_clip": f"{caption!r}, which the {self.name} CLIP was not taught"}
+        return found
 
     def similarities(self, pictures: Sequence[np.ndarray] | np.ndarray, texts: Sequence[str]) -> Tensor:
         """(N, M): 100 · mean over crops of the cosine, of every picture with every text."""
@@ -267,4 +290,4 @@ def load_picture_reader(
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{source.removeprefix('local-dir:')}: cannot be loaded ({reason})") from error
-    return PictureReader(network, tokenizer, name, device, pictures_per_batch)
+    return PictureReader(network, tokenizer, name, device, pictures_per_batch, drawings=model == "pocket")

@@ -15,8 +15,9 @@ SAMPLE_COLUMNS = {
     "image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
     "second_heard": "heard again", "wer": "WER", "second_wer": "second WER",
     "invented": "invented", "deletions": "del", "substitutions": "sub", "clip": "CLIP", "rank": "rank",
-    "second_rank": "second rank", "seen_as": "seen as", "noun_mass": "noun", "top5_agreement": "in top 5",
-    "joint": "joint", "file": "file",
+    "second_rank": "second rank", "seen_as": "seen as",
+    "seen_clip": "CLIP of that", "noun_mass": "noun", "top5_agreement": "in top 5",
+    "joint": "joint", "no_clip": "no CLIP for", "file": "file",
 }
 TOTAL_COLUMNS = {
     "what": "", "samples": "samples", "wer": "WER", "second_wer": "second WER", "invented": "invented",
@@ -59,9 +60,15 @@ def total_row(name: str, figures: Mapping[str, Interval | int]) -> dict[str, str
     return row
 
 
+def used_columns(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> dict[str, str]:
+    """`columns` without those that every row lacks; a CLIP that is lacking for a reason stays, as –."""
+    return {key: name for key, name in columns.items() if any(
+        row.get(key) is not None or key == "clip" and row.get("no_clip") for row in rows)}
+
+
 def markdown(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
     """A Markdown table of `columns` (key → heading); columns that every row lacks are left out."""
-    used = {key: name for key, name in columns.items() if any(row.get(key) is not None for row in rows)}
+    used = used_columns(rows, columns)
     def cell(value: Any) -> str:
         return shown(value).replace("|", "\\|").replace("\n", " ")
 
@@ -86,7 +93,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], l
     from rich.console import Console
     from rich.table import Table
 
-    used = {key: name for key, name in columns.items() if any(row.get(key) is not None for row in rows)}
+    used = used_columns(rows, columns)
     table = Table(*used.values(), box=None, header_style="bold", pad_edge=False)
     for row in rows[:limit]:
         # Without markup, so that a prompt with brackets is printed as it is.
