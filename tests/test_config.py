@@ -158,6 +158,12 @@ def test_weights_are_shares(value: float) -> None:
     assert (not found) == (not math.isnan(value) and 0 <= value <= 1)
 
 
+def test_an_adapter_that_nothing_reads_is_refused() -> None:
+    told, = config.check("train", ["experiment=pocket/lora_voice", "adapter=aligned"])
+    assert told.startswith("adapter: this model does not read it")
+    assert config.check("train", ["experiment=pocket/speech", "adapter=aligned"]) == []
+
+
 def test_validate_raises_once() -> None:
     cfg = config.defaults("generate").copy()
     cfg.seed, cfg.steps = -1, 0

@@ -254,6 +254,9 @@ def _train(cfg: DictConfig, found: list[str]) -> None:
         names = [*choices("experiment")]
         found.append("experiment: nothing to train; give experiment=… or model=…"
                      + (f" (experiments: {', '.join(names)})" if names else ""))
+    elif cfg.adapter is not None and "${adapter" not in OmegaConf.to_yaml(cfg.model):
+        found.append("adapter: this model does not read it, so the choice would change nothing; expected "
+                     "none, or an experiment whose model.conditioner is ${adapter}, such as pocket/speech")
 
 
 def _family(cfg: DictConfig, found: list[str]) -> None:
