@@ -29,11 +29,14 @@ def pocket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_tiny(pocket: Path, tmp_path: Path) -> Callable[..., DictConfig]:
-    """A configuration of generate.py for the tiny family, nothing read back."""
+    """A configuration of generate.py for the tiny family, nothing read back; masks unless told otherwise."""
 
     def build(*overrides: str) -> DictConfig:
+        chosen = any(text.startswith(("composition=", "method=")) for text in overrides)
+        usual = [] if chosen else ["composition=masks"]
         cfg = config.compose("generate", [
-            f"family.weights={pocket}", f"paths.logs={tmp_path}", "audio_prompt='happy music'", *overrides])
+            *usual, f"family.weights={pocket}", f"paths.logs={tmp_path}", "audio_prompt='happy music'",
+            *overrides])
         OmegaConf.update(cfg, "reader", None)
         return cfg
 

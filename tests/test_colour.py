@@ -149,7 +149,7 @@ def made(tmp_path_factory) -> Path:
     logs = tmp_path_factory.mktemp("logs")
     cfg = config.compose("generate", [
         f"family.weights={tiny_pocket_family(tmp_path_factory.mktemp('pocket'))}", f"paths.logs={logs}",
-        "steps=1", "num_samples=2", "audio_prompt=music"])
+        "composition=masks", "steps=1", "num_samples=2", "audio_prompt=music"])
     OmegaConf.update(cfg, "reader", None)
     generate(cfg)
     return next((logs / "generate").iterdir())

@@ -188,7 +188,8 @@ def read(argument: str, multirun: bool = False) -> str:
        | st.text("${}\\\"',=a ", max_size=12))
 def test_a_prompt_is_taken_literally(text: str) -> None:
     """Whatever is typed after image_prompt= is the prompt, without a second pair of quotes."""
-    quoted_already = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    bare = text.strip()
+    quoted_already = len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\""
     if quoted_already or text == "null":
         return
     assert read(f"image_prompt={text}") == text
@@ -255,7 +256,7 @@ def test_changed_is_what_differs_from_the_defaults() -> None:
     cfg = config._compose("generate", ["guidance.audio_weight=0.25", "seed=0", "paths.logs=/elsewhere"])
     assert config.changed(cfg, "generate") == {"guidance.audio_weight": 0.25, "paths.logs": "/elsewhere"}
     masks = config._compose("generate", ["composition=images_that_sound"])
-    assert config.changed(masks, "generate")["composition.edge"] == "absent"
+    assert config.changed(masks, "generate")["composition.low_hz"] == "absent"
 
 
 # --- building

@@ -202,7 +202,7 @@ def launch(monkeypatch: pytest.MonkeyPatch, task: str, *arguments: str) -> int:
 
 def test_check_tells_the_plan_and_does_nothing(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                capsys: pytest.CaptureFixture[str]) -> None:
-    places = [f"family.weights={family}", f"paths.logs={tmp_path / 'logs'}"]
+    places = ["composition=masks", f"family.weights={family}", f"paths.logs={tmp_path / 'logs'}"]
     assert launch(monkeypatch, "generate", "check=true", "num_samples=2", "reader=pocketsphinx", *places) == 0
     told = capsys.readouterr().out
     cfg = config.compose("generate", places)
@@ -215,7 +215,8 @@ def test_check_tells_the_plan_and_does_nothing(family: Path, tmp_path: Path, mon
     assert not (tmp_path / "logs").exists()
 
 
-@pytest.mark.parametrize("more", [(), ("composition=speech_only", "family.lora=null")])
+@pytest.mark.parametrize("more", [("composition=masks",), ("voice=slt",),
+                                  ("composition=speech_only", "family.lora=null")])
 def test_check_says_that_all_is_well_with_what_ships(more: tuple[str, ...], tmp_path: Path, capsys,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """The shipped family, not a stand-in: its adapter computes tables as it is made."""
@@ -243,7 +244,7 @@ def test_check_tells_every_error_at_once(family: Path, tmp_path: Path, monkeypat
              "vocoder.path=/nowhere"]
     if torch.cuda.is_available():
         wrong.remove("device=cuda")
-    code = launch(monkeypatch, "generate", "check=true", f"family.weights={family}",
+    code = launch(monkeypatch, "generate", "check=true", "composition=masks", f"family.weights={family}",
                   f"paths.logs={tmp_path / 'logs'}", *wrong)
     told = capsys.readouterr().err
     assert code == 2 and len(told.splitlines()) == len(wrong), told

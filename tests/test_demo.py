@@ -37,8 +37,8 @@ def test_it_makes_what_generate_makes(speaker: Speaker) -> None:
     spoken = speaker.speak({"image_prompt": "two dogs", "audio_prompt": "blue ocean", "seed": 7, "steps": 3,
                             "guidance.image_scale": 2.0}, lambda *step: told.append(step))
     cfg = config.compose("generate", [
-        f"family.weights={speaker.cfg.family.weights}", "image_prompt=two dogs", "audio_prompt=blue ocean",
-        "seed=7", "steps=3", "guidance.image_scale=2"])
+        "composition=masks", f"family.weights={speaker.cfg.family.weights}", "image_prompt=two dogs",
+        "audio_prompt=blue ocean", "seed=7", "steps=3", "guidance.image_scale=2"])
     layout = config.instantiate(cfg.family)
     made = generate_batch(Family.load(layout), read_settings(cfg, layout), plan(cfg, layout))
     assert np.array_equal(spoken.picture, np.round(made[0].numpy() * 255).astype(np.uint8))

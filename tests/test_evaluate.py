@@ -500,7 +500,9 @@ def test_other_settings_have_anchors_of_their_own(tmp_path: Path) -> None:
     write_json(vocoder / "config.json", {})
 
     def key(*overrides: str) -> str:
-        return _key(config._compose("generate", [f"paths.weights={tmp_path / 'first'}", *overrides]), [])
+        usual = [] if any(text.startswith("composition=") for text in overrides) else ["composition=masks"]
+        words = [f"paths.weights={tmp_path / 'first'}", *usual, *overrides]
+        return _key(config._compose("generate", words), [])
 
     plain = key()
     assert key("batch_size=2", "num_samples=3", f"paths.data={tmp_path}") == plain
@@ -557,7 +559,8 @@ def test_anchors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     prompts = tmp_path / "pairs.csv"
     prompts.write_text("image_prompt,audio_prompt\na cat,happy baby\ntwo dogs,happy baby\na cat,blue ocean\n")
     overrides = [f"family.weights={tmp_path / 'family'}", f"paths.logs={tmp_path / 'logs'}"]
-    cfg = config.compose("generate", [*overrides, f"prompts={prompts}", "steps=2", "device=cpu"])
+    cfg = config.compose("generate", [*overrides, "composition=masks", f"prompts={prompts}", "steps=2",
+                                      "device=cpu"])
     monkeypatch.setattr(anchors_module, "load_readers", lambda section, device: Readers(Deaf(), Blind()))
     monkeypatch.setattr(tts, "Flite", Tone)
     found = anchors_module.anchors(cfg, bootstrap=50)

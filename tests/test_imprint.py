@@ -92,7 +92,7 @@ def test_calls_back_at_every_step(make):
     (["method=imprint_max", "method.decibels=-1"], "method.decibels=-1"),
     (["method=imprnt"], "Did you mean 'imprint'"),
     (["method=imprint", "composition=split"], "composition: imprint does not use it"),
-    (["method=imprint", "composition.edge=0.2"], "composition: imprint does not use it"),
+    (["method=imprint", "composition.detail=0.2"], "composition: imprint does not use it"),
     (["method=imprint", "guidance.audio_weight=0.4"], "guidance.audio_weight: imprint does not use it"),
     (["method=imprint", "steps=1000", "scheduler.name=dmp"], "Did you mean 'dpm'"),
 ])

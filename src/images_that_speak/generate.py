@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from omegaconf import DictConfig
 
 from .config import instantiate
 from .diffusion.generate import make_missing, notes, plan, read_settings
+from .diffusion.layout import Layout
 from .files import read_json
-from .runs import open_run
+from .runs import Run, open_run
 from .runs.profile import profiled
 from .scoring.evaluate import read_back
 from .scoring.tables import print_table
+from .speaking.make import Maker, in_same_cells, refuse_files
+from .speaking.make import make_missing as make_speaking
 
 
 def generate(cfg: DictConfig) -> dict[str, Any]:
@@ -25,23 +29,40 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
     network is loaded.
     """
     layout = instantiate(cfg.family)
-    settings = read_settings(cfg, layout)
-    jobs = plan(cfg, layout)
-    for note in notes(jobs, layout):
-        print(note)
+    make, jobs, evaluations = planned(cfg, layout)
     with open_run(cfg, "generate") as run:
         if run.result is not None:
             return run.result
         with profiled(run.dir, cfg.profile):
-            made, seconds = make_missing(run, cfg, layout, settings, jobs)
+            made, seconds = make(run)
         folders = [run.sample_dir(job.sample_id) for job in jobs]
         result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2),
-                                  "evaluations": settings.evaluations}
+                                  "evaluations": evaluations}
         if cfg.reader is not None:
             result |= read_back(folders, cfg.reader, device=cfg.device)
         show(folders)
         print(f"run folder: {min(str(run.dir), os.path.relpath(run.dir), key=len)}")
         return run.finish(result)
+
+
+def planned(cfg: DictConfig, layout: Layout
+            ) -> tuple[Callable[[Run], tuple[int, float]], Sequence[Any], int]:
+    """What makes the missing samples of a run, the samples, and the UNet passes that each takes.
+
+    Raises UserError on all that is wrong with `cfg`, before any network is loaded.
+    """
+    if in_same_cells(cfg):
+        maker = Maker.plan(cfg, layout)
+        for note in maker.notes():
+            print(note)
+        maker.prepare()
+        return partial(make_speaking, maker=maker), maker.jobs, maker.evaluations
+    refuse_files(cfg)
+    settings = read_settings(cfg, layout)
+    jobs = plan(cfg, layout)
+    for note in notes(jobs, layout):
+        print(note)
+    return (lambda run: make_missing(run, cfg, layout, settings, jobs)), jobs, settings.evaluations
 
 
 def show(folders: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, nearest
-from .files import read_text
+from .files import file_hash, read_text
 
 COLUMNS = ("image_prompt", "audio_prompt")
 
@@ -22,6 +22,22 @@ class Pair:
     image_prompt: str
     audio_prompt: str
     file: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a picture or a speech comes from: a `file`, or a `prompt` that is drawn or spoken.
+
+    With a file the prompt, where there is one, tells what is in it.
+    """
+
+    file: Path | None = None
+    prompt: str | None = None
+
+    @property
+    def content(self) -> str | None:
+        """The prompt, or what tells a file from all others."""
+        return self.prompt if self.file is None else file_hash(self.file)
 
 
 def read_pairs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> list[Pair]:
@@ -39,6 +55,37 @@ def read_pairs(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> list[Pai
     if path.suffix.lower() == ".txt":
         return _checked(path, _txt_rows(path), COLUMNS)
     raise UserError(f"{path}: expected a file that ends in .csv or .txt")
+
+
+def read_sources(path: str | Path) -> list[tuple[Source, Source]]:
+    """The pairs of a csv: a column image or image_prompt (both: a caption), and audio_prompt or speech.
+
+    Files are looked for beside the csv. Raises UserError naming the file and what is missing.
+    """
+    path = Path(path)
+    names = header(path) if path.suffix.lower() == ".csv" else []
+    if not {"image", "speech"} & set(names):
+        return [(Source(prompt=pair.image_prompt), Source(prompt=pair.audio_prompt))
+                for pair in read_pairs(path)]
+    columns = tuple(name for name in ("image", "image_prompt", "speech", "audio_prompt") if name in names)
+    pairs, wrong = [], []
+    for line, row in read_table(path, columns):
+        picture = _source(path, row.get("image"), row.get("image_prompt"))
+        speech = _source(path, row.get("speech"), row.get("audio_prompt"))
+        for source, kinds in ((picture, "image or image_prompt"), (speech, "speech or audio_prompt")):
+            if source.file is None and not source.prompt:
+                wrong.append(f"line {line} has no {kinds}")
+            elif source.file is not None and not source.file.is_file():
+                wrong.append(f"line {line}: {source.file}: no such file")
+        pairs.append((picture, speech))
+    if wrong or not pairs:
+        raise UserError(f"{path}: {'; '.join(wrong[:5]) or 'holds no pair'}")
+    return pairs
+
+
+def _source(table: Path, file: str | None, prompt: str | None) -> Source:
+    prompt = " ".join((prompt or "").split()) or None
+    return Source(table.parent / file.strip() if file and file.strip() else None, prompt)
 
 
 def _txt_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -66,6 +113,15 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> list[tuple[int, di
     except csv.Error as error:
         raise UserError(f"{path}: not a csv ({error}); a value with a comma or a quote stands in quotes, and "
                         'a quote within it is doubled: "a ""big"" cat, sitting"') from error
+
+
+def header(path: str | Path) -> list[str]:
+    """The names in the first line of a csv. Raises UserError naming the file when there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a csv")
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+    return [name.strip() for name in next(reader, [])]
 
 
 def _csv_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:

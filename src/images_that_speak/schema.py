@@ -85,8 +85,25 @@ class Making:
 
 
 @dataclass
+class Picture:
+    rows: int = MISSING
+    fit: str = MISSING
+    focus: list[float] = MISSING
+    ground: str = MISSING
+    colour: bool = MISSING
+    saturation: float = MISSING
+
+
+@dataclass
 class Generate(Making, Common):
     prompts: str | None = None
+    image: str | None = None
+    speech: str | None = None
+    sentences: str | None = None
+    rate: float = MISSING
+    picture: Picture = field(default_factory=Picture)
+    style: Any = None
+    colorizer: Any = None
     num_samples: int = MISSING
     batch_size: int = MISSING
     profile: bool = False

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError, nearest
 from .packages import TASKS, lacking
-from .prompts import COLUMNS, read_pairs
+from .prompts import COLUMNS, read_pairs, read_sources
 from .resources import LORA_FILES, lora_file
 from .schema import SCHEMAS
 from .values import CHOICES, PICTURE_READERS
@@ -46,6 +46,8 @@ RANGES: dict[str, tuple[float, float, str]] = {
     "scene.size": (0.05, 1, "picture heights, 0.05 to 1"),
     "scene.brightness": (0.05, 1, "a brightness, 0.05 to 1"),
     "scene.margin": (0, SECONDS, f"seconds, 0 to {SECONDS}"),
+    "rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
+    "picture.saturation": (0, 3, "0 to 3; 1 is what the photograph has"),
     "saturation": (0, 3, "0 to 3; 1 is what the colorizer says"),
     "num_samples": (1, 100_000, "a whole number of at least 1"),
     "batch_size": (1, 4096, "a whole number of at least 1"),
@@ -289,9 +291,10 @@ def _phrase_problems(phrase: str) -> list[str]:
 def _file_problems(key: str, path: str, phrases: list[str] | None = None) -> list[str]:
     """What is wrong with a file of pairs; its audio prompts are added to `phrases`."""
     try:
-        pairs = read_pairs(path)
-        if phrases is not None:
-            phrases += [pair.audio_prompt for pair in pairs]
+        if phrases is None:
+            read_pairs(path)
+        else:
+            phrases += [speech.prompt for _, speech in read_sources(path) if speech.file is None]
     except UserError as error:
         return [f"{key}={path}: {str(error).removeprefix(f'{path}: ')}"]
     return []

@@ -1,7 +1,7 @@
 """Reading and writing the picture. What is seen is what is played: 8-bit luminance on the mel grid.
 
-A picture of any size is a message: its luminance, averaged over blocks down to 256 rows and as many columns as
-its shape asks for (square cells), 100 columns a second. Chroma, and all that is finer than the grid, is free.
+A picture of any size is a message: its luminance, averaged over blocks down to 256 rows and as many columns
+as its shape asks for (square cells), 100 a second. Chroma, and all that is finer than the grid, is free.
 Generating, evaluating, reports and the demo all read pictures here.
 """
 
@@ -23,6 +23,7 @@ SHAPE = (MEL.n_mels, MEL.frames)
 ENDINGS_READ = (".png", ".npy", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LONGEST = 6000  # frames that are played of one picture: a minute
 SMALLEST = 8  # pixels of a side
+ENOUGH = 2048  # pixels of the shorter side: of more, means over blocks are taken first, to bound the memory
 LARGEST = 100_000_000  # pixels of a file that is not a jpg, which are read smaller
 # Files that show a picture once more, coloured, mapped to colours or with a frame: by their name, or by the
 # end of it. A picture of anyone may well be called x_colour.png, and we write none.
@@ -85,7 +86,7 @@ def _cell_means(values: np.ndarray, cells: int) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A still picture, opened and not yet read. Raises UserError naming the file and what is wrong with it."""
+    """A still picture, opened and not yet read. Raises UserError naming the file and what is wrong."""
     if not path.is_file():
         raise UserError(f"{path}: no such picture")
     try:
@@ -93,8 +94,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 width, height = image.size
-                if getattr(image, "n_frames", 1) > 1 and image.format in ("GIF", "WEBP", "PNG"):
-                    raise UserError(f"{path}: an animation of {image.n_frames} pictures (expected a still "
+                frames = int(getattr(image, "n_frames", 1))  # of Pillow's readers, not all know them
+                if frames > 1 and image.format in ("GIF", "WEBP", "PNG"):
+                    raise UserError(f"{path}: an animation of {frames} pictures (expected a still "
                                     "picture; save one of them)")
                 if min(width, height) < SMALLEST:
                     raise UserError(f"{path}: {width}x{height} pixels (expected at least {SMALLEST} a side)")
@@ -120,6 +122,8 @@ def read_pixels(path: str | Path, ground: tuple[int, int, int] = (0, 0, 0)) -> n
     path = Path(path)
     with _opened(path) as image:
         image = ImageOps.exif_transpose(image)
+        if (factor := min(image.size) // ENOUGH) > 1 and image.mode in ("L", "RGB", "RGBA", "CMYK"):
+            image = image.reduce(factor)
         if image.mode in ("F", "I") or image.mode.startswith("I;16"):
             return np.repeat(_deep_gray(path, image)[..., None], 3, -1)
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

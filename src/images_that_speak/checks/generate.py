@@ -19,9 +19,11 @@ from ..diffusion.method import Job
 from ..diffusion.parts import parameters, parts
 from ..diffusion.sampling import make_scheduler
 from ..errors import UserError
+from ..speaking.make import in_same_cells, refuse_files
 from ..speech.phonemes import PAUSE
 from .findings import Findings, compare, compare_lora, counted, size, table, weights
 from .readers import check_readers
+from .speaking import check_speaking
 
 SHOWN = 5  # phrases whose phones are listed
 
@@ -32,6 +34,13 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     layout = _layout(found, cfg)
     with found.step("device"):
         found.tell("device", f"{find_device(cfg.device)}, {cfg.precision.trainer}")
+    if in_same_cells(cfg):
+        if layout is not None:
+            _tell_weights(found, layout, check_speaking(found, cfg, layout), cfg.vocoder.path)
+        check_readers(found, cfg)
+        return found.lines, found.problems
+    with found.step("image"):
+        refuse_files(cfg)
     branches = _branches(found, cfg, layout)
     if layout is not None:
         with found.step("voice"):

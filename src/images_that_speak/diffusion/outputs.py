@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.picture import colour_map, quantise, write_png
+from ..audio.picture import colour_map, luminance, quantise, to_grid, write_png
 from ..audio.wave import wave_bytes
 from ..errors import UserError
 from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
@@ -38,7 +38,7 @@ def write_sample(folder: Path, picture: np.ndarray, vocoder: Any, record: dict[s
     """Write a sample folder and return the record.
 
     Args:
-        picture: (256, 1024) in [0, 1].
+        picture: (256, F) in [0, 1], or (H, W, 3) uint8 of any size, which is played as its message.
         vocoder: decodes the 8-bit picture into the wave.
         record: what sample.json holds.
 
@@ -46,11 +46,12 @@ def write_sample(folder: Path, picture: np.ndarray, vocoder: Any, record: dict[s
     written; files already there stay whole.
     """
     seen = quantise(picture)
+    message = seen if seen.ndim == 2 else to_grid(luminance(seen)) / 255
     # Before anything is written: a sample is whole or not there.
-    sound = wave_bytes(vocoder.decode_picture(seen[None])[0].cpu().numpy(), folder / "speech.wav")
+    sound = wave_bytes(vocoder.decode_message(message[None])[0].cpu().numpy(), folder / "speech.wav")
     write_png(folder / "image.png", seen)
     with atomic_path(folder / "spectrogram.png") as temporary:
-        colour_map(seen).save(temporary, format="PNG")
+        colour_map(message).save(temporary, format="PNG")
     atomic_write(folder / "speech.wav", sound)
     write_json(folder / "sample.json", record)
     return record

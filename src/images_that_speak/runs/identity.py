@@ -22,8 +22,9 @@ VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_
 # A sample does not depend on its batch; a training does.
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
-INPUTS = ("prompts", "words", "run", "pictures", "reference")
-READ = (".png", ".npy", ".wav", ".flac")
+INPUTS = ("prompts", "words", "run", "pictures", "reference", "image", "speech", "sentences")
+READ = (".png", ".npy", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".wav", ".flac", ".mp3", ".ogg",
+        ".opus", ".m4a")
 # Folders of weights, which count by their content too; a family of the hub's is a name.
 FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme_bert")
 WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")

@@ -178,7 +178,9 @@ def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
 def main() -> None:
     lenient()
     try:
-        anchors(config.compose("generate", sys.argv[1:]))
+        chosen = any(text.startswith("composition=") for text in sys.argv[1:])
+        # How often the speech is drawn is said by the compositions of branches.
+        anchors(config.compose("generate", [*([] if chosen else ["composition=masks"]), *sys.argv[1:]]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
