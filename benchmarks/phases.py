@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from images_that_speak import config
 from images_that_speak.audio.griffin_lim import GriffinLim
-from images_that_speak.audio.picture import quantise, read_picture
+from images_that_speak.audio.picture import read_picture
 from images_that_speak.files import read_json
 from images_that_speak.prompts import read_pairs
 from images_that_speak.scoring.evaluate import load_readers
@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{len(records)} samples of {options.run.name}")
     for seed in options.seeds:
         vocoder = GriffinLim(seed=seed)
-        waves = [vocoder.decode_picture(quantise(read_picture(folder / "image.png"))[None])[0].numpy()
+        waves = [vocoder.decode_message(read_picture(folder / "image.png")[None])[0].numpy()
                  for folder, _ in tqdm(records, desc=f"seed {seed}", leave=False)]
         told = []
         for judge in judges:

@@ -71,7 +71,7 @@ class Eye:
     name, needs_caption, needs_colour = "eye", True, False
 
     def look(self, pictures: list[Shown]) -> list[int]:
-        return [round(shown.luminance[0, 0] / 25.5) - 1 for shown in pictures]
+        return [round(float(shown.luminance[0, 0]) * 10) - 1 for shown in pictures]
 
     def judge(self, looks: list[int], captions: list[str | None]) -> list[dict]:
         return Taught(self.name).judge([torch.eye(3)[look] for look in looks], captions)
@@ -83,9 +83,10 @@ class Player:
     def to(self, device: str) -> Player:
         return self
 
-    def decode_picture(self, pictures: np.ndarray) -> torch.Tensor:
-        assert pictures.dtype == np.uint8
-        return torch.from_numpy(pictures[:, -1, -1] / 255).float()[:, None].expand(-1, MEL.samples)
+    def decode_message(self, pictures: np.ndarray) -> torch.Tensor:
+        assert pictures.dtype == np.float32
+        frames = pictures.shape[2]
+        return torch.from_numpy(pictures[:, -1, -1])[:, None].expand(-1, frames * MEL.hop)
 
 
 READERS = Readers(Ear(), Eye(), "picture")
@@ -254,7 +255,7 @@ def test_bad_files_are_named_and_the_good_ones_scored(tmp_path: Path, stand_ins:
 @pytest.mark.parametrize(("wave", "rate", "said"), [
     (np.zeros(MEL.samples), 22_050, "22050 Hz"),
     (np.zeros((MEL.samples, 2)), 16_000, "2 channels"),
-    (np.zeros(16_000), 16_000, "cut short"),
+    (np.zeros(1_500), 16_000, "0.094 s (expected at least 0.1 s"),
 ])
 def test_bad_sound_beside_a_picture(tmp_path: Path, wave: np.ndarray, rate: int, said: str) -> None:
     run = make_run(tmp_path)
@@ -346,8 +347,8 @@ def test_each_run_of_a_folder_is_played_by_its_own_vocoder(
     class Louder(Player):
         """The vocoder of the other family."""
 
-        def decode_picture(self, pictures: np.ndarray) -> torch.Tensor:
-            return super().decode_picture(pictures) + 0.1
+        def decode_message(self, pictures: np.ndarray) -> torch.Tensor:
+            return super().decode_message(pictures) + 0.1
 
     def load(path: str) -> Player:
         loaded.append(path)

@@ -295,7 +295,7 @@ class Silent:
 class Still:
     """A vocoder that plays silence."""
 
-    def decode_picture(self, pictures: np.ndarray) -> np.ndarray:
+    def decode_message(self, pictures: np.ndarray) -> np.ndarray:
         import torch
 
         return torch.zeros(len(pictures), 16_000)

@@ -478,13 +478,15 @@ def test_dnsmos_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 class Quiet:
     """A vocoder whose sounds lie largely below a step of 16 bits, where rounding is heard first."""
 
-    def decode_picture(self, pictures: np.ndarray) -> torch.Tensor:
-        noise = [np.random.default_rng(int(picture[0, 0])).normal(size=163_840) for picture in pictures]
+    def decode_message(self, pictures: np.ndarray) -> torch.Tensor:
+        levels = pictures if pictures.dtype == np.uint8 else np.round(255 * pictures)
+        seeds = [int(picture[0, 0]) for picture in levels]
+        noise = [np.random.default_rng(seed).normal(size=163_840) for seed in seeds]
         return 2e-5 * torch.from_numpy(np.stack(noise)).float()
 
 
 class Deaf:
-    name = "deaf"
+    name, normaliser = "deaf", "plain"
 
     def read_many(self, waves: list[np.ndarray]) -> list[Any]:
         return [Heard("", ()) for _ in waves]

@@ -18,7 +18,7 @@ from .packages import TASKS, lacking
 from .prompts import COLUMNS, read_pairs, read_sources
 from .resources import LORA_FILES, lora_file
 from .schema import SCHEMAS
-from .values import CHOICES, PICTURE_READERS
+from .values import CHOICES, ENDINGS_READ, PICTURE_READERS
 
 SPEECH_PLACES = ("begin", "centre")  # speech.durations.PLACES, without importing torch
 SECONDS = 10.24  # of a picture; audio.mel, which knows it, imports torch
@@ -204,11 +204,11 @@ def _evaluate(cfg: DictConfig, found: list[str]) -> None:
     given = [key for key in ("run", "pictures") if cfg[key] is not None]
     if len(given) != 1:
         found.append("run, pictures: give exactly one of run=DIR (a run folder of generate.py) and "
-                     f"pictures=DIR (a folder of png or npy); got {' and '.join(given) or 'neither'}")
-    for key in given:
-        found += _folder_problems(key, cfg[key])
-    if given == ["run"]:
-        found += _run_problems(cfg.run)
+                     f"pictures=DIR (a folder of pictures, or one); got {' and '.join(given) or 'neither'}")
+    if "run" in given:
+        found += _folder_problems("run", cfg.run) or (_run_problems(cfg.run) if given == ["run"] else [])
+    if "pictures" in given:
+        found += _picture_problems(cfg.pictures)
     if cfg.reader is None:
         found.append("reader=none: nobody would read the pictures; expected another choice")
     if cfg.prompts is not None:
@@ -228,6 +228,17 @@ def _colour(cfg: DictConfig, found: list[str]) -> None:
         found.append("run: nothing to colour; give run=DIR, a run folder of generate.py")
     else:
         found += _folder_problems("run", cfg.run) or _run_problems(cfg.run)
+
+
+def _picture_problems(path: str) -> list[str]:
+    """That there is neither such a folder nor such a picture."""
+    if not Path(path).is_file():
+        return [problem.replace("no such folder", "no such folder or picture")
+                for problem in _folder_problems("pictures", path)]
+    if Path(path).suffix.lower() in ENDINGS_READ:
+        return []
+    return [f"pictures={path}: no picture by its name; expected a folder, or a file of "
+            f"{', '.join(ENDINGS_READ)}"]
 
 
 def _folder_problems(key: str, path: str) -> list[str]:

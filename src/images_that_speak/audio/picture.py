@@ -20,7 +20,6 @@ from ..files import atomic_path
 from .mel import MEL
 
 SHAPE = (MEL.n_mels, MEL.frames)
-ENDINGS_READ = (".png", ".npy", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LONGEST = 6000  # frames that are played of one picture: a minute
 SMALLEST = 8  # pixels of a side
 ENOUGH = 2048  # pixels of the shorter side: of more, means over blocks are taken first, to bound the memory
@@ -151,7 +150,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     anything else, and on pictures that would play for more than a minute.
     """
     path = Path(path)
-    data = _read_npy(path) if path.suffix == ".npy" else to_grid(luminance(read_pixels(path))) / 255
+    data = _read_npy(path) if path.suffix.lower() == ".npy" else to_grid(luminance(read_pixels(path))) / 255
     if data.shape[1] > LONGEST:
         raise UserError(f"{path}: plays for {data.shape[1] * MEL.hop / MEL.sample_rate:.0f} s (expected at "
                         f"most {LONGEST * MEL.hop // MEL.sample_rate} s: a picture at most "

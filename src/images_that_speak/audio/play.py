@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 
 from ..errors import UserError
-from .picture import quantise, read_picture
+from .picture import read_picture
 from .vocoder import load_vocoder
 from .wave import write_wave
 
 
 def play(picture: str, wave: str, vocoder: str = "griffin_lim") -> None:
-    """Write what a png or npy picture says as a wav. Raises UserError on a file that cannot be read."""
-    write_wave(wave, load_vocoder(vocoder).decode_picture(quantise(read_picture(picture))[None])[0].numpy())
+    """Write what a picture of any size says as a wav. Raises UserError on a file that cannot be read."""
+    write_wave(wave, load_vocoder(vocoder).decode_message(read_picture(picture)[None])[0].numpy())
 
 
 if __name__ == "__main__":

@@ -51,18 +51,20 @@ class Vocoder(nn.Module):
         if isinstance(picture, np.ndarray) and not picture.flags.writeable:
             picture = picture.copy()  # torch warns of memory that it may not write to
         picture = torch.as_tensor(picture)
-        if picture.dtype != torch.uint8:
-            if not picture.is_floating_point():
-                raise UserError(f"picture of {picture.dtype}: expected uint8 or floats in [0, 1]")
-            if not torch.isfinite(picture).all():
-                raise UserError("picture: holds NaN or infinity (expected values in [0, 1])")
-            picture = picture.float().clamp(0, 1) * 255
-            picture = picture.round() if rounded else picture
+        if picture.dtype == torch.uint8:
+            picture = picture.float() / 255
+        elif not picture.is_floating_point():
+            raise UserError(f"picture of {picture.dtype}: expected uint8 or floats in [0, 1]")
+        elif not torch.isfinite(picture).all():
+            raise UserError("picture: holds NaN or infinity (expected values in [0, 1])")
+        else:
+            picture = picture.float().clamp(0, 1)
+            picture = (picture * 255).round() / 255 if rounded else picture
         if picture.ndim != 3:
             raise UserError(f"picture of shape {tuple(picture.shape)}: expected "
                             f"(batch, {self.spec.n_mels}, frames)")
         device = next(iter([*self.parameters(), *self.buffers()])).device
-        return self(picture_to_logmel(picture.to(device).float() / 255, self.spec)).float()
+        return self(picture_to_logmel(picture.to(device), self.spec)).float()
 
 
 def inverse_filters(spec: MelSpec = MEL) -> Tensor:

@@ -18,8 +18,8 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     with found.step("run"):
         cfg = as_made(cfg)
     configs: list[DictConfig] = [cfg]
-    # Which of the two is given, and whether it is a folder, has been looked at before.
-    if (cfg.run is None) != (cfg.pictures is None) and Path(cfg.run or cfg.pictures).is_dir():
+    # Which of the two is given, and whether it is there, has been looked at before.
+    if (cfg.run is None) != (cfg.pictures is None) and Path(cfg.run or cfg.pictures).exists():
         with found.step("run" if cfg.run else "pictures"):
             items = find_run(cfg.run) if cfg.run else find_pictures(cfg.pictures, cfg.prompts)
             said = sum(item.audio_prompt is not None for item in items)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from .. import config
 from ..files import content_hash
+from ..values import ENDINGS_READ
 
 # Where a run writes, where its weights go, what watches it and where it computes do not make it another run.
 VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_metrics",
@@ -23,8 +24,7 @@ VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_
 VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
 INPUTS = ("prompts", "words", "run", "pictures", "reference", "image", "speech", "sentences")
-READ = (".png", ".npy", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".wav", ".flac", ".mp3", ".ogg",
-        ".opus", ".m4a")
+READ = (*ENDINGS_READ, ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 # Folders of weights, which count by their content too; a family of the hub's is a name.
 FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme_bert")
 WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")

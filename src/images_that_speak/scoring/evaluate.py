@@ -25,10 +25,10 @@ from ..files import alone_in, file_hash, names_apart, read_json, write_json
 from ..kept import kept, stamp
 from ..prompts import Pair, read_pairs
 from ..runs import as_made, open_run
-from ..values import PICTURE_READERS
+from ..values import ENDINGS_READ, PICTURE_READERS
 from .efficientnet import EfficientNetReader
 from .heard import SILENT, SpeechReader
-from .metric import Clip, Metric
+from .metric import Clip, Metric, Scores, Unfit
 from .seen import PictureJudge, Shown, load_picture_reader
 from .statistics import SEEN, Interval, score_sample, totals
 from .stored import stored_rows
@@ -46,6 +46,7 @@ from .text import PLAIN
 SOURCES = ("picture", "wav")
 # What a name in the place of a section `reader.picture` stands for.
 EYES: dict[str, Any] = dict(zip(PICTURE_READERS, (load_picture_reader, EfficientNetReader), strict=True))
+SHORTEST = 0.1  # seconds; no word is shorter
 CHUNK = 8  # samples decoded at once: bounds the memory, not the result
 # The photograph that a sample was made from, beside its picture.
 PHOTOGRAPHS = ("photograph", "source")
@@ -134,7 +135,8 @@ class Report:
     """`rows`: a dict for each sample that was read; `items`: what each row is of. `left_out`: {name: why}.
 
     `measured`: the keys that metrics beside WER and CLIP have in the rows, by the metric's name; `seen`:
-    those of readers of pictures beside `SCORES`. `notes`: for the user.
+    those of readers of pictures beside `SCORES`. `notes`: for the user. `unfit`: what a metric could not
+    measure, {(its name, why): names}.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -143,6 +145,7 @@ class Report:
     seen: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unfit: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         report = read_items(items, readers, metrics=metrics, name_seen=cfg.pictures is not None)
         own = [key for keys in report.measured.values() for key in keys]
         figures = totals(report.rows, int(cfg.bootstrap), int(cfg.seed), own)
-        sets = {name: metric.total() for name, metric in metrics.items()}
+        sets = {name: metric.total() if name in report.measured else {} for name, metric in metrics.items()}
         for row, item in zip(report.rows, report.items, strict=True):
             if item.record is not None and item.folder is not None:
                 write_scores(item.folder, item.record, row, [*report.seen, *own])
@@ -261,32 +264,23 @@ def _named_apart(items: Sequence[Item]) -> list[Item]:
 
 
 def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> list[Item]:
-    """The pictures of a folder and its subfolders: png and npy, one a sample.
+    """The pictures of a folder and its subfolders, or one picture: of any size, of `ENDINGS_READ`.
 
-    Of files that differ only in their ending or in `_img` and `_spec` (the published layout writes
-    `x_img.png`, `x_spec.png`, `x.npy` and `x.wav`), one is read: the gray png, else the npy. Prompts come
-    from the csv `prompts` (columns file, image_prompt, audio_prompt; `file` with or without ending, and
-    without its folder where it stands for all pictures of that name), else from the sample.json beside a
-    picture, else there are none. Raises UserError when the folder holds no picture, or when the csv names a
-    file that is not there.
+    The published layout writes `x_img.png`, `x_spec.png`, `x.npy` and `x.wav`, of which the gray png is read:
+    an npy only where no picture has its name. Of a sample's folder image.png is read. Prompts come from the
+    csv `prompts` (columns file, image_prompt, audio_prompt; `file` with or without ending, and without its
+    folder where it stands for all pictures of that name), else from the sample.json beside a picture, else
+    there are none. Raises UserError when the folder holds no picture, or when the csv names a file that is
+    not there.
     """
-    root = Path(pictures)
-    by_stem: dict[Path, Path] = {}
-    for path in sorted(root.rglob("*")):
-        stem = path.stem.removesuffix("_img")
-        if path.suffix.lower() not in (".png", ".npy") or path.name.startswith(".") or is_copy(path):
-            continue
-        key = path.with_name(stem)
-        # png before npy: the 8-bit file is what is seen.
-        if key not in by_stem or path.suffix.lower() == ".png":
-            by_stem[key] = path
-    if not by_stem:
-        raise UserError(f"pictures={root}: holds no picture (expected 256x1024 png or npy files)")
+    given = Path(pictures)
+    root = given.parent if given.is_file() else given
     items = []
-    for key, path in by_stem.items():
+    for path in [given] if given.is_file() else _pictures_below(given):
         if path.name == "image.png" and (path.parent / "sample.json").exists():
             item = _sample_item(path.parent)
         else:
+            key = path.with_name(path.stem.removesuffix("_img"))
             sounds = [key.with_name(key.name + ending) for ending in (".wav", ".flac")]
             wave = next((sound for sound in sounds if sound.exists()), None)
             item = Item(str(path.relative_to(root)), path, wave)
@@ -314,6 +308,23 @@ def find_pictures(pictures: str | Path, prompts: str | Path | None = None) -> li
         missing = ", ".join(map(repr, unused[:5]))
         raise UserError(f"prompts={prompts}: no picture in {root} for {missing}")
     return named
+
+
+def _pictures_below(root: Path) -> list[Path]:
+    """The pictures in a folder, those left out that show another one once more (see `find_pictures`)."""
+    found: dict[tuple[Path, str], Path] = {}
+    for path in sorted(root.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() not in ENDINGS_READ or hidden or is_copy(path) or not path.is_file():
+            continue
+        if (path.parent / "sample.json").is_file() and path.stem != "image":
+            continue  # the photograph that a sample was made from, and what reports made of it
+        found[path.with_name(path.stem.removesuffix("_img")), path.suffix.lower()] = path
+    # The 8-bit file is what is seen.
+    drawn = {stem for stem, ending in found if ending != ".npy"}
+    if not found:
+        raise UserError(f"pictures={root}: holds no picture (expected {', '.join(ENDINGS_READ)} files)")
+    return [path for (stem, ending), path in found.items() if ending != ".npy" or stem not in drawn]
 
 
 # --- reading
@@ -464,6 +475,9 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
     if silent:
         report.notes.append(f"silent, counted as nothing heard: {', '.join(silent[:5])}"
                             + (f" and {len(silent) - 5} more" if len(silent) > 5 else ""))
+    for (name, why), unfit in report.unfit.items():
+        report.notes.append(f"metrics={name}: no figure of {', '.join(unfit[:5])}"
+                            + (f" and {len(unfit) - 5} more" if len(unfit) > 5 else "") + f" ({why})")
     seen = _seen(report.items, eyes, looks)
     report.seen = list(dict.fromkeys(key for row in seen for key in row if key not in SCORES))
     report.notes += _about_seen(seen)
@@ -515,18 +529,22 @@ def _played(vocoder: Any, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     waves: dict[int, np.ndarray] = {}
     for width in dict.fromkeys(picture.shape[1] for picture in pictures):
         alike = [index for index, picture in enumerate(pictures) if picture.shape[1] == width]
-        sounds = vocoder.decode_picture(np.stack([pictures[index] for index in alike])).cpu()
+        sounds = vocoder.decode_message(np.stack([pictures[index] for index in alike])).cpu()
         waves |= dict(zip(alike, np.asarray(sounds, np.float32), strict=True))
     return [waves[index] for index in range(len(pictures))]
 
 
 def _shown(item: Item, coloured: bool) -> Shown:
     """The picture of an item; `coloured`: as it is, and the photograph in it, besides."""
-    luminance = quantise(read_picture(item.picture))
+    luminance = read_picture(item.picture)
+    seconds = luminance.shape[1] * MEL.hop / MEL.sample_rate
+    if seconds < SHORTEST:
+        raise UserError(f"{item.picture}: plays for {seconds:.2f} s (expected at least {SHORTEST} s: a "
+                        "picture at least a twenty-fifth as wide as high)")
     if not coloured:
         return Shown(luminance)
     # An npy has no colours.
-    colour = None if item.picture.suffix == ".npy" else read_pixels(item.picture)
+    colour = None if item.picture.suffix.lower() == ".npy" else read_pixels(item.picture)
     return Shown(luminance, colour, read_pixels(item.unmixed) if item.unmixed else None)
 
 
@@ -535,9 +553,9 @@ def _sound(item: Item) -> np.ndarray:
     if item.wave is None:
         raise UserError(f"{item.picture}: no sound file beside it (reader.source=picture plays the picture)")
     wave = read_wave(item.wave)
-    if len(wave) != MEL.samples:
-        raise UserError(f"{item.wave}: {len(wave) / MEL.sample_rate:.2f} s (expected {MEL.seconds} s; cut "
-                        "short?)")
+    if len(wave) < SHORTEST * MEL.sample_rate:
+        raise UserError(f"{item.wave}: {len(wave) / MEL.sample_rate:.3f} s (expected at least {SHORTEST} s; "
+                        "cut short?)")
     return wave
 
 
@@ -547,15 +565,29 @@ def _measure(metrics: Mapping[str, Metric], items: Sequence[Item], pictures: Seq
     found: list[dict[str, Any]] = [{} for _ in items]
     if not metrics:
         return found
-    clips = [Clip(item.name, picture.luminance, wave, item.image_prompt, item.audio_prompt, item.record)
-             for item, picture, wave in zip(items, pictures, waves, strict=True)]
+    clips = [Clip(item.name, quantise(picture.luminance), wave, item.image_prompt, item.audio_prompt,
+                  item.record) for item, picture, wave in zip(items, pictures, waves, strict=True)]
     for name, metric in metrics.items():
-        rows = metric.add(clips)
+        rows = _added(name, metric, clips, report)
+        if rows is None:
+            continue
         report.measured[name] = list(dict.fromkeys(
             [*report.measured.get(name, ()), *(key for row in rows for key in row)]))
         for row, more in zip(found, rows, strict=True):
             row.update(more)
     return found
+
+
+def _added(name: str, metric: Metric, clips: Sequence[Clip], report: Report) -> list[Scores] | None:
+    """`metric.add`, clips that do not fit it noted in `report` and left without figures; None: none fits."""
+    try:
+        return metric.add(clips)
+    except Unfit as error:
+        if len(clips) == 1:
+            report.unfit.setdefault((name, str(error)), []).append(clips[0].name)
+            return None
+    alone = [_added(name, metric, [clip], report) for clip in clips]
+    return None if all(rows is None for rows in alone) else [rows[0] if rows else {} for rows in alone]
 
 
 def _seen(items: Sequence[Item], eyes: Sequence[PictureJudge],

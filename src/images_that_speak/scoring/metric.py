@@ -8,12 +8,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import UserError
+
 Scores = dict[str, float | None]
+
+
+class Unfit(UserError):
+    """What a metric cannot measure, for its shape or length: the clip has no figure, others may have."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A sample: picture (256, 1024) uint8, wave (T,) float32 at 16 kHz, and what its sample.json says."""
+    """A sample: picture (256, F) uint8, wave (T,) float32 at 16 kHz, and what its sample.json says."""
 
     name: str
     picture: np.ndarray
@@ -39,7 +45,10 @@ class Metric(Protocol):
         """Load weights, and read a set that it compares with. Raises UserError when they cannot be had."""
 
     def add(self, clips: Sequence[Clip]) -> list[Scores]:
-        """The figures of each clip, None where there is none; empty for a metric of sets."""
+        """The figures of each clip, None where there is none; empty for a metric of sets.
+
+        Raises `Unfit`, and has counted none of them, when one cannot be measured.
+        """
 
     def total(self) -> dict[str, float]:
         """Figures of all clips as a set; empty for a metric whose figures are means over clips."""

@@ -22,9 +22,10 @@ from ..files import read_json
 from ..packages import how
 from ..speech.phonemes import PAUSE, text_to_phones
 from ..speech.tts import Flite, Phone, Utterance
-from .metric import Clip, Scores
+from .metric import Clip, Scores, Unfit
 
 TTS = "tts"
+SLACK = MEL.sample_rate // 4  # samples by which two sounds of the same speech may differ in length
 FADE = 80  # samples, 5 ms: half of what two words are faded over
 LOUD = 40.0  # dB below a wave's loudest 10 ms within which it speaks
 SPAN = "from the reference's first sound to its last, 0.1 s around them"
@@ -79,7 +80,12 @@ class References:
             raise UserError(f"reference={folder}: holds neither samples (sample.json) nor sounds")
 
     def of(self, clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
-        """(wave, picture) to compare `clip` with, the picture (256, 1024) uint8; None where there is none."""
+        """(wave, picture) to compare `clip` with, the picture (256, F) uint8; None where there is none.
+
+        Raises Unfit where flite would speak elsewhere in time than `clip`, as wide as it is, can say.
+        """
+        if self.flite and clip.picture.shape[1] != MEL.frames:
+            raise Unfit(f"reference={TTS} speaks clips of {MEL.seconds} s (pictures of {MEL.frames} columns)")
         return self._spoken(clip) if self.flite else self._stored(clip)
 
     def _spoken(self, clip: Clip) -> tuple[np.ndarray, np.ndarray] | None:
@@ -113,10 +119,12 @@ class References:
             pictures = [place_.with_name(place_.stem + ending) for ending in (".png", "_img.png")]
         wave = read_wave(sound)
         drawn = next((path for path in pictures if path.exists()), None)
-        return wave, quantise(read_picture(drawn)) if drawn is not None else self._picture(wave)
+        return wave, (quantise(read_picture(drawn)) if drawn is not None
+                      else self._picture(wave, clip.picture.shape[1]))
 
-    def _picture(self, wave: np.ndarray) -> np.ndarray:
-        wave = np.pad(wave, (0, max(0, MEL.samples - len(wave))))[:MEL.samples]
+    def _picture(self, wave: np.ndarray, frames: int = MEL.frames) -> np.ndarray:
+        samples = frames * MEL.hop
+        wave = np.pad(wave, (0, max(0, samples - len(wave))))[:samples]
         return quantise(logmel_to_picture(self.log_mel(torch.from_numpy(wave)[None]))[0].numpy())
 
 
@@ -228,6 +236,8 @@ class PictureSimilarity(Pairs):
                 "their histograms of 256 levels")
 
     def compare(self, clip: Clip, wave: np.ndarray, picture: np.ndarray) -> Scores:
+        if clip.picture.shape != picture.shape:
+            raise Unfit("its picture and the reference's are of different shapes")
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         made, real = (torch.from_numpy(pixels.astype(np.float32) / 255)[None, None]
@@ -277,7 +287,12 @@ class CepstralDistortion(Pairs):
 
 
 def _cut(reference: np.ndarray, made: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Both from the reference's first to its last sound: (1, T) each."""
+    """Both from the reference's first to its last sound: (1, T) each.
+
+    Raises Unfit where one is longer than the other.
+    """
+    if abs(len(reference) - len(made)) > SLACK:
+        raise Unfit("its sound and the reference's are of different lengths")
     size = min(len(reference), len(made))
     part = span(reference[:size])
     real, other = (torch.from_numpy(np.ascontiguousarray(wave[:size][part]))[None]

@@ -1,8 +1,9 @@
 """Readers of pictures: their contract, and what a CLIP model sees.
 
-CLIP's protocol is that of Images that Sound: 256x256 crops slid by 32 over the 256x1024 picture (25 of them),
-and the mean of their cosines with the text. A plain CLIP preprocess would cut out the middle quarter. Scores
-of different models are not comparable, so each result names its model.
+CLIP's protocol is that of Images that Sound: 256x256 crops slid by 32 over the picture (25 of them where it
+is 1024 columns wide), and the mean of their cosines with the text. A plain CLIP preprocess would cut out the
+middle quarter. A picture narrower than a crop is made a square by its own ground, the columns at its edges.
+Scores of different models are not comparable, so each result names its model.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..audio.mel import MEL
 from ..data.nearest import canonical, drawing_sentences
 from ..errors import UserError, nearest
 from ..resources import weights_dir
 from ..weights import finite
 
-SHAPE = (256, 1024)
 CROP, STRIDE = 256, 32
-CROPS = (SHAPE[1] - CROP) // STRIDE + 1
+CROPS = (MEL.frames - CROP) // STRIDE + 1  # of a picture of the family's width
 
 
 @dataclass(frozen=True)
 class Shown:
     """One picture as readers see it.
 
-    luminance: (256, F) uint8, what is played. colour: (H, W, 3) uint8, the picture as it is; unmixed: the
-    photograph that it was made from, where it is at hand. Both are None for readers that do not ask for them.
+    luminance: (256, F) float32 in [0, 1], what is played. colour: (H, W, 3) uint8, the picture as it is;
+    unmixed: the photograph that it was made from, where it is at hand. Both are None for readers that do not
+    ask for them.
     """
 
     luminance: np.ndarray
@@ -75,9 +77,9 @@ class Retrieval:
 
 
 def as_batch(pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
-    """Pictures (256, 1024), uint8 or floats in [0, 1] → (N, 256, 1024) float32 in [0, 1].
+    """Pictures (256, F) of one width, uint8 or floats in [0, 1] → (N, 256, max(F, 256)) float32 in [0, 1].
 
-    Raises UserError on no picture, another shape or type, NaN, or values out of range.
+    Raises UserError on no picture, another shape or type, several widths, NaN, or values out of range.
     """
     if len(pictures) == 0:
         raise UserError("no picture to read (expected at least one)")
@@ -85,8 +87,11 @@ def as_batch(pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
     for index, picture in enumerate(pictures):
         picture = np.asarray(picture)
         where = f"picture {index}"
-        if picture.shape != SHAPE:
-            raise UserError(f"{where}: shape {picture.shape} (expected {SHAPE})")
+        if picture.ndim != 2 or picture.shape[0] != CROP or not picture.shape[1]:
+            raise UserError(f"{where}: shape {picture.shape} (expected ({CROP}, frames))")
+        if picture.shape != np.shape(pictures[0]):
+            raise UserError(f"{where}: shape {picture.shape} (expected {np.shape(pictures[0])}, that of the "
+                            "first)")
         if picture.dtype == np.uint8:
             picture = picture.astype(np.float32) / 255
         elif not np.issubdtype(picture.dtype, np.floating):
@@ -97,17 +102,26 @@ def as_batch(pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
             raise UserError(
                 f"{where}: values in [{picture.min():.3g}, {picture.max():.3g}] (expected [0, 1])"
             )
-        batch.append(np.clip(picture, 0, 1).astype(np.float32))
+        batch.append(squared(np.clip(picture, 0, 1).astype(np.float32)))
     return torch.from_numpy(np.stack(batch))
 
 
+def squared(picture: np.ndarray) -> np.ndarray:
+    """(256, F) → (256, max(F, 256)): what is narrower than a crop stands in the middle of its own ground."""
+    room = max(0, CROP - picture.shape[1])
+    return np.pad(picture, ((0, 0), (room // 2, room - room // 2)), mode="edge")
+
+
 def crops(pictures: Tensor, stride: int = STRIDE) -> Tensor:
-    """(N, 256, 1024) → (N, 25, 256, 256), from left to right; with a stride of 256 there are four."""
+    """(N, 256, F) → (N, C, 256, 256), from left to right.
+
+    Of 1024 columns there are 25, and four with a stride of 256; C = (F − 256) // stride + 1.
+    """
     return pictures.unfold(2, CROP, stride).permute(0, 2, 1, 3)
 
 
 class PictureReader:
-    """A CLIP model with the 25-crop protocol.
+    """A CLIP model that looks at squares slid over a picture.
 
     model, tokenizer: as open_clip builds them. name: which model it is, for results. pictures_per_batch: how
     many pictures' crops go through the model at once. drawings: whether it was taught the sentences of
@@ -139,7 +153,7 @@ class PictureReader:
 
     @torch.inference_mode()
     def embed_crops(self, pictures: Sequence[np.ndarray] | np.ndarray, stride: int = STRIDE) -> Tensor:
-        """(N, 25, D): an embedding of norm 1 for each crop; with a stride of 256 there are four."""
+        """Pictures of one width → (N, C, D): an embedding of norm 1 for each of their `crops`."""
         found = []
         for part in as_batch(pictures).split(self.pictures_per_batch):
             squares = crops(part, stride).flatten(0, 1)[:, None].to(self.device)
@@ -152,8 +166,18 @@ class PictureReader:
         return torch.cat(found)
 
     def embed_pictures(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
-        """(N, D): the mean of the crops' embeddings. Its product with a text is the mean of the cosines."""
-        return self.embed_crops(pictures).mean(1)
+        """Pictures of any widths → (N, D): the mean of the crops' embeddings.
+
+        Its product with a text is the mean of the cosines.
+        """
+        found: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(np.shape(picture) for picture in pictures):
+            alike = [index for index, picture in enumerate(pictures) if np.shape(picture) == shape]
+            found |= dict(zip(alike, self.embed_crops([pictures[index] for index in alike]).mean(1),
+                              strict=True))
+        if not found:
+            raise UserError("no picture to read (expected at least one)")
+        return torch.stack([found[index] for index in range(len(pictures))])
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -166,7 +190,7 @@ class PictureReader:
 
     def look(self, pictures: Sequence[Shown]) -> list[Tensor]:
         """The embedding (D,) of each picture."""
-        return list(self.embed_pictures(np.stack([picture.luminance for picture in pictures])))
+        return list(self.embed_pictures([picture.luminance for picture in pictures]))
 
     def judge(self, looks: Sequence[Tensor], captions: Sequence[str | None]) -> list[dict[str, Any]]:
         """`caption_figures` of the pictures whose caption the model was taught.

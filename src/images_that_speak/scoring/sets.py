@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..audio.mel import LogMel
-from ..audio.picture import is_copy, quantise, read_picture
+from ..audio.mel import MEL, LogMel
+from ..audio.picture import SHAPE, is_copy, quantise, read_picture
 from ..audio.wave import read_wave
 from ..errors import UserError, nearest
 from ..packages import need
 from ..weights import check_finite
 from .clap import Clap
 from .distances import frechet_distance, kernel_audio_distance, kernel_inception_distance
-from .metric import Clip, Scores
+from .metric import Clip, Scores, Unfit
 from .seen import CROP, as_batch, crops, load_picture_reader
 
 CHUNK = 8  # files read at once
@@ -116,6 +116,9 @@ class MelStatistics:
     def embed(self, items: Sequence[np.ndarray]) -> Tensor:
         found = []
         for wave in items:
+            if len(wave) < self.FRAMES * MEL.hop:
+                raise Unfit("its sound is shorter than a window of "
+                            f"{self.FRAMES * MEL.hop / MEL.sample_rate} s")
             nats = self.log_mel(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]
             bands = nats.unflatten(0, (self.BANDS, -1)).mean(1)
             windows = bands.unfold(1, self.FRAMES, self.FRAMES)  # (bands, windows, frames)
@@ -180,15 +183,23 @@ class _Distances(ABC):
         self.features.load()
         parts = [self.files[first:first + CHUNK] for first in range(0, len(self.files), CHUNK)]
         # Now, so that a file that cannot be read is told before the samples are.
-        self.theirs = torch.cat([self.features.embed([self.read(path) for path in part])
+        self.theirs = torch.cat([self._embedded(part)
                                  for part in tqdm(parts, desc=f"{self.names[0]}: reference", leave=False)])
+
+    def _embedded(self, files: Sequence[Path]) -> Tensor:
+        try:
+            return self.features.embed([self.read(path) for path in files])
+        except Unfit as error:
+            if len(files) == 1:
+                raise UserError(f"{files[0]}: {error}") from error
+        return torch.cat([self._embedded([path]) for path in files])
 
     def add(self, clips: Sequence[Clip]) -> list[Scores]:
         self.mine.append(self.features.embed([self.part(clip) for clip in clips]))
         return [{} for _ in clips]
 
     def total(self) -> dict[str, float]:
-        mine = torch.cat(self.mine)
+        mine = torch.cat(self.mine) if self.mine else torch.empty(0)
         if len(mine) < 2:
             return {}
         ending = f"_{self.features.name}" if self.features.name else ""
@@ -211,9 +222,15 @@ class PictureDistances(_Distances):
         return samples or sorted(path for path in folder.rglob("*.png") if not is_copy(path))
 
     def read(self, path: Path) -> np.ndarray:
-        return quantise(read_picture(path))
+        picture = quantise(read_picture(path))
+        if picture.shape != SHAPE:
+            raise UserError(f"{path}: plays as {picture.shape[1]} columns (fid and kid compare pictures of "
+                            f"{SHAPE[0]}×{SHAPE[1]})")
+        return picture
 
     def part(self, clip: Clip) -> np.ndarray:
+        if clip.picture.shape != SHAPE:
+            raise Unfit(f"pictures of {SHAPE[0]}×{SHAPE[1]} are compared, and it plays as another width")
         return clip.picture
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageColor, ImageFilter
 
 from ..audio.mel import MEL
-from ..audio.picture import ENDINGS_READ, read_pixels
+from ..audio.picture import read_pixels
 from ..errors import UserError, nearest
+from ..values import ENDINGS_READ
 
 FITS = ("auto", "crop", "pad", "stretch")
 ENOUGH = 0.6  # share of a photograph that a crop must leave, for fit=auto to crop
