@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,16 @@ from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.picture import luminance, read_picture, to_grid, write_png
 from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.audio.wave import as_stored, read_wave, write_wave
+from images_that_speak.colour.run import chroma_of, colourless, write_colour
 from images_that_speak.diffusion.outputs import write_sample
 from images_that_speak.errors import UserError
+from images_that_speak.files import write_json
+from images_that_speak.reports.caption import LINE, TOP
+from images_that_speak.reports.folders import find_runs
+from images_that_speak.reports.gallery import write_gallery
+from images_that_speak.reports.sheet import cell, write_sheet
+from images_that_speak.reports.study import write_study
+from images_that_speak.reports.video import write_videos
 from images_that_speak.scoring.evaluate import Item, Readers, find_pictures, read_items
 from images_that_speak.scoring.heard import Heard
 from images_that_speak.scoring.metric import Clip
@@ -206,3 +217,77 @@ def test_sets_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
     metric.features.load()
     with pytest.raises(UserError, match=r"shorter than a window"):
         metric.add([Clip("a", np.zeros((256, 50), np.uint8), np.ones(8_000, np.float32))])
+
+
+# --- reports
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run folder with speaking pictures of three shapes, made of photographs."""
+    folder = tmp_path_factory.mktemp("logs") / "run"
+    for name, (rows, columns) in {"wide": (512, 768), "high": (512, 240), "usual": (256, 1024)}.items():
+        write_sample(folder / "samples" / name, coloured(rows, columns), load_vocoder("griffin_lim"), {
+            "sample_id": name, "image_prompt": None, "audio_prompt": "a rather long sentence " * 4, "seed": 0,
+            "source": {"path": f"/photographs/{name}.jpg", "sha": "0"}, "scores": {"heard": "", "wer": 1.0}})
+        Image.fromarray(coloured(60, 60)).save(folder / "samples" / name / "photograph.jpg")
+    write_json(folder / "run.json", {"task": "generate", "name": "run"})
+    write_json(folder / "result.json", {"samples": 3})
+    return folder
+
+
+def test_a_gallery_keeps_shapes_and_names_photographs(run: Path, tmp_path: Path) -> None:
+    write_gallery(find_runs([run]), tmp_path / "gallery.html", "run")
+    page = (tmp_path / "gallery.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.S).group(1))
+    assert {sample["id"]: sample.get("ratio") for sample in data["samples"]} == {
+        "wide": 1.5, "high": 0.4688, "usual": None}
+    assert {sample["image"] for sample in data["samples"]} == {"wide.jpg", "high.jpg", "usual.jpg"}
+
+
+def test_a_sheet_of_all_shapes_cuts_none(run: Path, tmp_path: Path) -> None:
+    samples = {sample.id: sample for sample in find_runs([run])[0].samples}
+    cells = {name: cell(sample) for name, sample in samples.items()}
+    assert cells["wide"].width == 768 and cells["high"].width == 480 and cells["usual"].width == 1024
+    assert cells["wide"].height > 512 + 3 * LINE + 2 * TOP  # the sentence is wrapped
+    write_sheet(find_runs([run]), tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width >= (2 * 1024) // 2 and sheet.height >= (cells["high"].height + 256) // 2
+
+
+def test_a_video_of_a_narrow_picture(run: Path) -> None:
+    av = pytest.importorskip("av")
+    paths = {path.parent.name: path for path in write_videos(find_runs([run]))}
+    with av.open(str(paths["high"])) as container:
+        video = container.streams.video[0]
+        assert video.width == 480 and abs(video.frames - round(25 * 1.2)) <= 1
+
+
+def test_a_study_asks_about_photographs(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    write_study(find_runs([run, other]), tmp_path / "study.html")
+    assert "Which shows “wide.jpg”?" in (tmp_path / "study.html").read_text(encoding="utf-8")
+
+
+class Red:
+    """Colours everything red."""
+
+    def chroma(self, gray: np.ndarray, prompt: str, seed: int) -> np.ndarray:
+        assert gray.shape == (256, 1024)
+        return np.stack([gray, 0 * gray, 0 * gray]) / 255.0
+
+
+def test_colouring_leaves_alone_what_has_its_colours(run: Path, tmp_path: Path,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    assert colourless(sorted((run / "samples").iterdir())) == []
+    assert "left as they are, 3 of 3 samples (in colour already): high" in capsys.readouterr().out
+    gray = np.repeat(coloured(512, 300)[..., :1], 3, -1)
+    write_png(tmp_path / "gray/image.png", gray)
+    write_json(tmp_path / "gray/sample.json", {"image_prompt": None})
+    assert colourless([tmp_path / "gray"]) == []
+    write_json(tmp_path / "gray/sample.json", {"image_prompt": "a frog"})
+    assert colourless([tmp_path / "gray"]) == [tmp_path / "gray"]
+    brightness = luminance(gray)
+    chroma = chroma_of(Red(), brightness, "a frog", 0)
+    write_colour(tmp_path / "gray", brightness, chroma, {})
+    painted = np.asarray(Image.open(tmp_path / "gray/colour.png"))
+    assert np.array_equal(luminance(painted), brightness) and painted[..., 0].mean() > painted[..., 1].mean()

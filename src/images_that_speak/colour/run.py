@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 from PIL import Image
+from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from ..audio.picture import quantise, read_picture
+from ..audio.picture import SHAPE, luminance, quantise, read_pixels, to_grid
 from ..config import instantiate
 from ..diffusion.colorization import Colorizer, paint
 from ..errors import UserError
@@ -29,14 +32,16 @@ def colour(cfg: DictConfig) -> dict[str, Any]:
     folders = sorted(path.parent for path in Path(cfg.run).glob("samples/*/sample.json"))
     if not folders:
         raise UserError(f"run={cfg.run}: holds no sample yet; the command that made it goes on with it")
+    folders = colourless(folders)
     wanted = {folder: {**identity, "image": file_hash(folder / "image.png")} for folder in folders}
     missing = [folder for folder in folders if not _is_there(folder, wanted[folder])]
     if missing:
         colorizer.load(cfg.device)
     for folder in tqdm(missing, unit="sample", desc="colouring", leave=False):
         record = read_json(folder / "sample.json")
-        gray = quantise(read_picture(folder / "image.png"))
-        chroma = colorizer.chroma(gray, record.get("drawn") or record["image_prompt"], int(record["seed"]))
+        gray = luminance(read_pixels(folder / "image.png"))
+        prompt = record.get("drawn") or record["image_prompt"]
+        chroma = chroma_of(colorizer, gray, prompt, int(record["seed"]))
         write_colour(folder, gray, cfg.saturation * chroma, wanted[folder])
     where = min(str(cfg.run), os.path.relpath(cfg.run), key=len)
     print(f"{len(missing)} of {len(folders)} samples coloured, the others are there already: {where}"
@@ -44,8 +49,37 @@ def colour(cfg: DictConfig) -> dict[str, Any]:
     return {"samples": len(folders), "made": len(missing)}
 
 
+def colourless(folders: Sequence[Path]) -> list[Path]:
+    """The samples that can be coloured; of the others it is printed why they are left as they are."""
+    why: dict[str, list[str]] = {}
+    found = []
+    for folder in folders:
+        pixels, record = read_pixels(folder / "image.png"), read_json(folder / "sample.json")
+        if (pixels != pixels[..., :1]).any():
+            why.setdefault("in colour already", []).append(folder.name)
+        elif not (record.get("drawn") or record.get("image_prompt")):
+            why.setdefault("no image prompt says what they show", []).append(folder.name)
+        else:
+            found.append(folder)
+    for reason, names in why.items():
+        print(f"left as they are, {len(names)} of {len(folders)} samples ({reason}): {', '.join(names[:5])}"
+              + (" …" if len(names) > 5 else ""))
+    return found
+
+
+def chroma_of(colorizer: Colorizer, gray: np.ndarray, prompt: str, seed: int) -> np.ndarray:
+    """(H, W) uint8 of any size → (3, H, W), what a colorizer gives to the picture on the families' grid."""
+    if gray.shape == SHAPE:
+        return colorizer.chroma(gray, prompt, seed)
+    small = quantise(to_grid(gray)[:, :SHAPE[1]] / 255)
+    frames = small.shape[1]
+    whole = np.pad(small, ((0, 0), (0, SHAPE[1] - frames)))
+    chroma = torch.from_numpy(np.asarray(colorizer.chroma(whole, prompt, seed))[:, :, :frames]).float()
+    return interpolate(chroma[None], gray.shape, mode="bilinear")[0].numpy()
+
+
 def write_colour(folder: Path, gray: np.ndarray, chroma: np.ndarray, identity: dict[str, Any]) -> None:
-    """Write colour.png of (256, 1024) uint8 and (3, 256, 1024) chroma, then colour.json."""
+    """Write colour.png of (H, W) uint8 and (3, H, W) chroma, then colour.json."""
     with atomic_path(folder / "colour.png") as temporary:
         Image.fromarray(paint(gray, chroma)).save(temporary, format="PNG")
     write_json(folder / "colour.json", {"settings": identity, "identity": content_hash(identity)})

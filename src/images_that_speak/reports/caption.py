@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from ..errors import UserError
 from ..scoring.text import PLAIN
 from .alignment import align
 from .folders import Sample
@@ -15,6 +17,8 @@ PAPER, INK, QUIET = "#131415", "#e9e7e2", "#a19d95"
 WRONG, MISSING, ADDED = "#ff8f84", "#e9ba62", "#8fb8ff"
 LINE, TOP, SIDE, LABEL = 37, 9, 24, 88  # pixels: of a line, above the first, at either side, of a label
 LARGEST, SMALLEST = 24, 11  # pixels of the letters
+WRAPPED, ROWS = 20, 3  # pixels of the letters and most rows of a line that is too long for a narrow picture
+NARROWEST, WIDEST = 480, 2048  # pixels of a picture over a caption
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,56 @@ def lines(sample: Sample) -> list[tuple[str, list[Piece], str]]:
     return found
 
 
+def open_picture(path: Path) -> Image.Image:
+    """A picture in RGB, upright, brought to a width that a caption goes under.
+
+    Raises UserError where it cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not a readable picture ({error})") from error
+    if picture.width < NARROWEST:
+        times = -(-NARROWEST // picture.width)
+        return picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST)
+    if picture.width > WIDEST:
+        return picture.resize((WIDEST, max(1, round(picture.height * WIDEST / picture.width))),
+                              Image.Resampling.LANCZOS)
+    return picture
+
+
 def draw_caption(sample: Sample, width: int) -> Image.Image:
-    """A strip of three lines, `width` pixels wide and 3 · LINE + 2 · TOP high."""
-    strip = Image.new("RGB", (width, 3 * LINE + 2 * TOP), PAPER)
+    """A strip of three lines, `width` pixels wide and 3 · LINE + 2 · TOP high.
+
+    Under a narrow picture a line that is too long takes several rows, and the strip is higher.
+    """
+    room = width - 2 * SIDE - LABEL - 110
+    rows = [(label if not number else "", row, figure if not number else "")
+            for label, words, figure in lines(sample) for number, row in enumerate(_wrapped(words, room))]
+    strip = Image.new("RGB", (width, max(3, len(rows)) * LINE + 2 * TOP), PAPER)
     draw = ImageDraw.Draw(strip)
     quiet = ImageFont.load_default(17)
-    for number, (label, words, figure) in enumerate(lines(sample)):
+    for number, (label, words, figure) in enumerate(rows):
         base = TOP + number * LINE + 27
         draw.text((SIDE, base), label, QUIET, quiet, anchor="ls")
         draw.text((width - SIDE, base), figure, QUIET, quiet, anchor="rs")
-        _draw_words(draw, words, SIDE + LABEL, base, width - 2 * SIDE - LABEL - 110)
+        _draw_words(draw, words, SIDE + LABEL, base, room)
     return strip
+
+
+def _wrapped(words: list[Piece], room: float) -> list[list[Piece]]:
+    """Words as rows: one where they fit in the smallest letters, else at most `ROWS` of larger ones."""
+    if ImageFont.load_default(SMALLEST).getlength(" ".join(word.text for word in words)) <= room:
+        return [words]
+    font = ImageFont.load_default(WRAPPED)
+    rows: list[list[Piece]] = [[]]
+    for word in words:
+        text = " ".join(piece.text for piece in [*rows[-1], word])
+        if rows[-1] and font.getlength(text) > room and len(rows) < ROWS:
+            rows.append([])
+        rows[-1].append(word)
+    return rows
 
 
 def _draw_words(draw: ImageDraw.ImageDraw, words: list[Piece], left: float, base: int, room: int) -> None:

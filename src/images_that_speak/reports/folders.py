@@ -220,9 +220,15 @@ def _sample(folder: Path, scores: Mapping[str, Any] | None = None, name: str | N
     scores = dict(record.get("scores") or {}) if scores is None else dict(scores)
     if record.get("evaluations") is not None:  # what it cost stands beside what it reached
         scores.setdefault("evaluations", record["evaluations"])
+    # A photograph that nobody described is told by its file.
+    pictured = record.get("image_prompt") or _file_name(record.get("source"))
     return Sample(name or folder.name, folder / "image.png", there("spectrogram.png"), there("speech.wav"),
-                  record.get("image_prompt"), record.get("audio_prompt"), record.get("seed"), scores,
+                  pictured, record.get("audio_prompt"), record.get("seed"), scores,
                   there("colour.png"))
+
+
+def _file_name(source: Any) -> str | None:
+    return Path(str(source["path"])).name if isinstance(source, dict) and source.get("path") else None
 
 
 def _evaluated(path: Path) -> list[Sample]:
@@ -247,7 +253,7 @@ def _evaluated(path: Path) -> list[Sample]:
             continue
         sounds = [image.with_name(image.stem.removesuffix("_img") + ending) for ending in (".wav", ".flac")]
         # Pictures of anyone: npy cannot be shown, but its picture may lie beside it.
-        shown = image if image.suffix == ".png" else image.with_suffix(".png")
+        shown = image if image.suffix.lower() != ".npy" else image.with_suffix(".png")
         found.append(Sample(
             row["name"], shown, None, next((sound for sound in sounds if sound.exists()), None),
             row.get("image_prompt") or None, row.get("audio_prompt") or None, None, scores))

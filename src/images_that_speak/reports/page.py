@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from PIL import Image
+
 from ..errors import UserError
 from ..files import atomic_write
 from ..scoring.text import PLAIN
@@ -19,7 +21,9 @@ from .alignment import align_all
 from .folders import MACHINE, RunFolder, Sample, chosen, short_names, varied
 
 PARTS = Path(__file__).with_name("page")
+USUAL_RATIO = 4.0  # width by height of the families' pictures, which the pages expect
 EMBED_LIMIT = 200 * 2**20  # bytes; browsers take seconds to open more
+MIME = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".bmp": "bmp"}  # of pictures that are no png
 SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "invented", "insertions", "deletions",
                 "substitutions", "clip", "rank", "top1", "taken_for", "joint", "evaluations")
 
@@ -85,6 +89,8 @@ def _sample_data(number: int, run: RunFolder, sample: Sample, aligned: Sequence[
               if sample.scores.get(key) is not None}
     found = {"id": sample.id, "run": number, "image": sample.image_prompt, "audio": sample.audio_prompt,
              "seed": sample.seed, "scores": scores}
+    if (ratio := _ratio(sample.image)) not in (None, USUAL_RATIO):
+        found["ratio"] = ratio
     if "heard" in scores:
         found["words"] = aligned
     if embed:
@@ -105,6 +111,15 @@ def _sample_data(number: int, run: RunFolder, sample: Sample, aligned: Sequence[
     return found
 
 
+def _ratio(picture: Path) -> float | None:
+    """Width by height of a picture, of its header alone; None where it cannot be read."""
+    try:
+        with Image.open(picture) as image:
+            return round(image.width / image.height, 4)
+    except OSError:
+        return None
+
+
 def url(path: Path, page: Path) -> str:
     """`path` as a link from the page to be written at `page`."""
     return quote(os.path.relpath(path.resolve(), page.resolve().parent).replace(os.sep, "/"), safe="/+=,~")
@@ -115,7 +130,8 @@ def data_url(path: Path | None) -> str | None:
     if path is None or not path.exists():
         return None
     if path.suffix not in (".wav", ".flac"):
-        return png_url(path.read_bytes())
+        kind = MIME.get(path.suffix.lower(), "png")
+        return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()
     import soundfile
 
     wave, rate = soundfile.read(path, dtype="int16")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import atomic_path
-from .caption import PAPER, draw_caption
+from .caption import PAPER, draw_caption, open_picture
 from .folders import RunFolder, Sample
 
 SHRINK = 2  # the sheet is so many times smaller than its pictures
@@ -47,10 +47,14 @@ def write_sheet(runs: Sequence[RunFolder], path: Path, count: int = 12, columns:
                         "writes)")
     cells = [cell(sample) for sample in shown]
     columns = min(columns, len(cells))
-    width, height = cells[0].width + GAP, cells[0].height + GAP
-    sheet = Image.new("RGB", (columns * width + GAP, -(-len(cells) // columns) * height + GAP), PAPER)
-    for index, one in enumerate(cells):
-        sheet.paste(one, (GAP + index % columns * width, GAP + index // columns * height))
+    rows = [cells[first:first + columns] for first in range(0, len(cells), columns)]
+    # Pictures may be of different shapes: columns are as wide as the widest, rows as high as their highest.
+    width = max(one.width for one in cells) + GAP
+    heights = [max(one.height for one in row) + GAP for row in rows]
+    sheet = Image.new("RGB", (columns * width + GAP, sum(heights) + GAP), PAPER)
+    for number, row in enumerate(rows):
+        for column, one in enumerate(row):
+            sheet.paste(one, (GAP + column * width, GAP + sum(heights[:number])))
     with atomic_path(path) as temporary:
         sheet.reduce(SHRINK).save(temporary, "png", optimize=True)
     print(path)
@@ -58,8 +62,7 @@ def write_sheet(runs: Sequence[RunFolder], path: Path, count: int = 12, columns:
 
 def cell(sample: Sample) -> Image.Image:
     """A sample's picture over its caption."""
-    with Image.open(sample.image) as file:
-        picture = file.convert("RGB")
+    picture = open_picture(sample.image)
     caption = draw_caption(sample, picture.width)
     found = Image.new("RGB", (picture.width, picture.height + caption.height))
     found.paste(picture, (0, 0))

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import atomic_path, content_hash
 from ..packages import how
-from .caption import draw_caption, lines
+from .caption import draw_caption, lines, open_picture
 from .folders import RunFolder, Sample, find_runs
 
 FPS = 25  # of a picture of 1024 columns and 10.24 s, each frame sweeps four columns
@@ -87,11 +86,7 @@ def write_video(path: Path, sample: Sample, comment: str = "") -> None:
         raise UserError(f"{sample.sound}: not a readable sound file ({error})") from error
     if not len(wave):
         raise UserError(f"{sample.sound}: holds no samples")
-    try:
-        with Image.open(shown(sample)) as image:
-            picture = image.convert("RGB")
-    except OSError as error:
-        raise UserError(f"{shown(sample)}: not a readable picture ({error})") from error
+    picture = open_picture(shown(sample))
     scene = np.vstack([np.asarray(picture), np.asarray(draw_caption(sample, picture.width))])
     # H.264 halves the resolution of colour and wants even sides.
     scene = np.pad(scene, ((0, scene.shape[0] % 2), (0, scene.shape[1] % 2), (0, 0)), mode="edge")

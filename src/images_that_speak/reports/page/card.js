@@ -41,9 +41,10 @@ function card(sample, {position = 0, total = 0, label = null} = {}) {
     disabled: silent, "aria-label": "Place in the sound; space plays"});
   const source = {spectrogram, colour}[view.seen]?.(sample) ?? picture(sample);
   const image = el("img", {src: source, alt: `Picture for “${sample.image ?? "no prompt"}”`, width: 1024,
-    height: 256, decoding: "async", onerror: () => frame.classList.add("missing")});
+    height: Math.round(1024 / (sample.ratio ?? 4)), decoding: "async", onerror: () => frame.classList.add("missing")});
   const clock = el("span", {class: "clock", "aria-hidden": "true"});
-  const frame = el("figure", {class: "picture"}, image, el("i", {class: "head"}), seek, clock);
+  const frame = shape(el("figure", {class: "picture"}, image, el("i", {class: "head"}), seek, clock),
+    sample.ratio);
   const button = el("button", {class: "play", type: "button", "aria-label": "Play", disabled: silent,
     title: silent ? "no sound file" : null, onclick: () => player.toggle(sample)});
   button.innerHTML = ICONS;

@@ -13,6 +13,14 @@ function el(name, attributes = {}, ...children) {
   return node;
 }
 
+/** Give a figure the shape of its picture, width by height, where that is not the usual one. */
+function shape(figure, ratio) {
+  if (!ratio || Math.abs(ratio - 4) < 0.01) return figure;
+  figure.classList.add("own");
+  figure.style.setProperty("--ratio", ratio);
+  return figure;
+}
+
 const percent = (rate) => `${(100 * rate).toFixed(Number.isInteger(Math.round(1e6 * rate) / 1e4) ? 0 : 1)} %`;
 const figure = (value) => (Number.isInteger(value) ? String(value)
   : value.toPrecision(3).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "")).replace("-", "−");

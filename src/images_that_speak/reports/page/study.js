@@ -41,7 +41,8 @@ function show() {
     const {picture, sound} = trial[name];
     side(name).replaceChildren(...[
       picture === undefined ? null : el("figure", {class: "picture"},
-        el("img", {src: DATA.media[picture], alt: `The ${name} picture`, width: 1024, height: 256})),
+        el("img", {src: DATA.media[picture], alt: `The ${name} picture`, onload: ({target}) =>
+          shape(target.parentElement, target.naturalWidth / target.naturalHeight)})),
       sound === undefined ? null : el("button", {type: "button", class: "hear", onclick: () => play(name)},
         "Play ", el("kbd", {}, key)),
       el("button", {type: "button", class: "choose", onclick: () => choose(name)}, `The ${name} one `,
