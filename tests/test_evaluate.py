@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from images_that_speak.runs import as_made, differences, finished, open_run
 from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
-from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.heard import Heard, PocketsphinxReader
 from images_that_speak.scoring.seen import PictureReader, Shown
 from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
@@ -622,3 +623,13 @@ def test_pictures_without_prompts_are_named(tmp_path: Path, stand_ins: None,
         row = next(csv.DictReader(file))
     assert row["seen_as"] == CONCEPTS[0] and float(row["seen_clip"]) == pytest.approx(100) and not row["clip"]
     assert "finds nearest to a picture without a prompt" in capsys.readouterr().out
+
+
+def test_of_single_words_it_is_told_how_far_the_judge_can_be_trusted(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    items = [item for item in find_run(run) if item.name == "s20"]
+    for phrase, expected in (("apple", True), ("apple candle", False)):
+        asked = [replace(item, audio_prompt=phrase) for item in items]
+        readers = Readers(PocketsphinxReader(["apple", "candle"]), None, "wav")
+        report = read_items(asked, readers)
+        assert any("single word" in note for note in report.notes) == expected

@@ -27,7 +27,7 @@ from ..prompts import Pair, read_pairs
 from ..runs import as_made, open_run
 from ..values import ENDINGS_READ, PICTURE_READERS
 from .efficientnet import EfficientNetReader
-from .heard import SILENT, SpeechReader
+from .heard import SILENT, PocketsphinxReader, SpeechReader
 from .metric import Clip, Metric, Scores, Unfit
 from .seen import PictureJudge, Shown, load_picture_reader
 from .statistics import SEEN, Interval, score_sample, totals
@@ -41,7 +41,7 @@ from .tables import (
     total_row,
     write_table,
 )
-from .text import PLAIN
+from .text import PLAIN, normalise
 
 SOURCES = ("picture", "wav")
 # What a name in the place of a section `reader.picture` stands for.
@@ -445,6 +445,10 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
             added |= dict.fromkeys(extend(item.audio_prompt for item in items if item.audio_prompt))
     if added:
         report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
+    if isinstance(readers.speech, PocketsphinxReader) and readers.second is None and any(
+            item.audio_prompt and len(normalise(item.audio_prompt).split()) == 1 for item in items):
+        report.notes.append("of phrases of a single word pocketsphinx mishears about one in four, the CTC "
+                            "recogniser one in 24 (docs/measuring.md); reader=both hears with both")
     captioned = any(item.image_prompt for item in items)
     eyes = [eye for eye in readers.eyes if captioned or name_seen or not eye.needs_caption]
     looks: list[list[Any]] = [[] for _ in eyes]
