@@ -277,7 +277,7 @@ def test_check_finds_all_that_is_wrong_at_once(pipelines, full, tmp_path):
     save_file({"unet.nobody.lora_A.weight": torch.zeros(2, 2)}, lora / "pytorch_lora_weights.safetensors")
     problems = checked((image, speech), f"family.lora={lora}", "guidance.image_start=1")[1]
     expected = ["text_encoder: holds no weights", "vae/diffusion_pytorch_model.safetensors: cut off",
-                "condition_adapter_1: proj.weight is [2, 2]", "nobody is no layer of the speech UNet",
+                "condition_adapter_1: proj.weight is [2, 2]", "pytorch_lora_weights.safetensors: unet.nobody",
                 "vocoder.pt: not a readable checkpoint", "guidance.image_start=1.0: expected a share"]
     assert len(set(problems)) == len(expected), "\n".join(problems)
     for told in expected:

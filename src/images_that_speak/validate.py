@@ -16,53 +16,20 @@ from omegaconf.errors import OmegaConfBaseException
 from .errors import UserError, nearest
 from .packages import TASKS, lacking
 from .prompts import COLUMNS, read_pairs, read_sources
+from .ranges import RANGES, SECONDS, Range
 from .resources import LORA_FILES, lora_file
 from .schema import SCHEMAS
 from .values import CHOICES, ENDINGS_READ, PICTURE_READERS
 
 SPEECH_PLACES = ("begin", "centre")  # speech.durations.PLACES, without importing torch
-SECONDS = 10.24  # of a picture; audio.mel, which knows it, imports torch
-
-# Key: least, greatest (both allowed) and what they are.
-RANGES: dict[str, tuple[float, float, str]] = {
-    "guidance.audio_weight": (0, 1, "the share of the speech branch, 0 to 1"),
-    "guidance.image_start": (0, 1, "a fraction of the schedule, 0 to 1"),
-    "guidance.audio_start": (0, 1, "a fraction of the schedule, 0 to 1"),
-    "guidance.image_scale": (0, 100, "0 to 100"),
-    "guidance.audio_scale": (0, 100, "0 to 100"),
-    "guidance.rescale": (0, 1, "0 to 1"),
-    "method.rho": (0, 1, "0 to 1"),
-    "method.lr": (1e-9, 1, "above 0, at most 1"),
-    "method.crops": (0, 64, "0 to 64"),
-    "method.decibels": (0, 146, "decibels, 0 to 146"),
-    "phonemes.pause": (0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
-    "phonemes.rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
-    "pitch": (0.5, 2, "times the voice's own, 0.5 to 2"),
-    "port": (0, 65535, "a port from 1 to 65535, or 0 for any that is free"),
-    "limits.words": (1, 100, "1 to 100"),
-    "limits.characters": (1, 1000, "1 to 1000"),
-    "limits.steps": (1, 1000, "1 to 1000"),
-    "limits.waiting": (1, 1000, "1 to 1000"),
-    "scene.size": (0.05, 1, "picture heights, 0.05 to 1"),
-    "scene.brightness": (0.05, 1, "a brightness, 0.05 to 1"),
-    "scene.margin": (0, SECONDS, f"seconds, 0 to {SECONDS}"),
-    "rate": (0.25, 4, "how much faster than natural, 0.25 to 4"),
-    "picture.saturation": (0, 3, "0 to 3; 1 is what the photograph has"),
-    "saturation": (0, 3, "0 to 3; 1 is what the colorizer says"),
-    "num_samples": (1, 100_000, "a whole number of at least 1"),
-    "batch_size": (1, 4096, "a whole number of at least 1"),
-    "seed": (0, 2**32 - 1, "a whole number from 0 to 4294967295"),
-    "trainer.overfit": (1, 10_000, "a whole number of batches of at least 1, or null"),
-    "bootstrap": (0, 1_000_000, "a whole number of at least 0"),
-}
 TITLES = {"train": "training", "corpus": "building a corpus", "demo": "the page"}
 LOGGERS = {"wandb": "wandb", "tensorboard": "tensorboard"}
 NOT_IN_NAMES = "/\\#?%:"  # of projects and teams at W&B
 LONGEST_TAG = 64
 PROFILED = 20  # steps that may be profiled
-STEPS = {"generate": (1, 1000, "denoising steps, 1 to 1000"),
-         "demo": (1, 1000, "denoising steps, 1 to 1000"),
-         "train": (1, 100_000_000, "a whole number of at least 1")}
+STEPS = {"generate": Range(1, 1000, "denoising steps, 1 to 1000"),
+         "demo": Range(1, 1000, "denoising steps, 1 to 1000"),
+         "train": Range(1, 100_000_000, "a whole number of at least 1")}
 # A picture is optimised in more steps than a noise schedule has.
 OPTIMISED = "images_that_speak.diffusion.score_distillation."
 
@@ -80,13 +47,12 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
     found += _strangers(cfg, SCHEMAS[task])
     steps = STEPS.get(task)
     if str(OmegaConf.select(cfg, "method._target_")).startswith(OPTIMISED):
-        steps = (1, 1_000_000, "optimiser steps, 1 to 1000000")
+        steps = Range(1, 1_000_000, "optimiser steps, 1 to 1000000")
     ranges = {**RANGES, **({"steps": steps} if steps else {})}
-    for key, (least, greatest, expected) in ranges.items():
+    for key, within in ranges.items():
         value = _select(cfg, key, found)
-        # Written so that NaN fails too.
-        if isinstance(value, (int, float)) and not least <= value <= greatest:
-            found.append(f"{key}={value}: expected {expected}")
+        if isinstance(value, (int, float)) and (told := within.wrong(key, value)) is not None:
+            found.append(told)
     for key, choices in CHOICES.items():
         value = _select(cfg, key, found)
         if value is not None and value not in choices:
@@ -305,7 +271,8 @@ def _file_problems(key: str, path: str, phrases: list[str] | None = None) -> lis
         if phrases is None:
             read_pairs(path)
         else:
-            phrases += [speech.prompt for _, speech in read_sources(path) if speech.file is None]
+            phrases += [speech.prompt for _, speech in read_sources(path)
+                        if speech.file is None and speech.prompt is not None]
     except UserError as error:
         return [f"{key}={path}: {str(error).removeprefix(f'{path}: ')}"]
     return []

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..networks.condition import Condition
+from ..ranges import check_ranges
 from .composition import Composition, Guided, Moment, speech_draws
 from .predictor import Predictor
 
@@ -131,9 +132,7 @@ def evaluations(compose: Composition, guidance: dict[str, Guidance], starts: dic
 def check_starts(starts: dict[str, float]) -> None:
     """Raise UserError unless every start lies in [0, 1) and one is 0."""
     keys = {"image": "guidance.image_start", "speech": "guidance.audio_start"}
-    for name, start in starts.items():
-        if not 0 <= start < 1:
-            raise UserError(f"{keys[name]}={start}: expected a share of the schedule in [0, 1)")
+    check_ranges({keys[name]: start for name, start in starts.items()})
     if starts and min(starts.values()) > 0:
         told = ", ".join(f"{keys[name]}={start}" for name, start in starts.items())
         raise UserError(f"{told}: one branch must start at 0, or the first steps have nobody to take them")

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor, maximum
 
 from ..audio.mel import MEL
-from ..errors import UserError
+from ..ranges import check_ranges
 from .composition import BOTH, Composition, ImageOnly, SpeechOnly, speech_draws
 from .family import Family
 from .guidance import evaluations
@@ -73,8 +73,7 @@ class Imprint(_Imprinting):
     rho: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rho <= 1:
-            raise UserError(f"method.rho={self.rho}: expected a number in [0, 1]")
+        check_ranges({"method.rho": self.rho})
 
     def imprint(self, image: Tensor, speech: Tensor) -> Tensor:
         """Pictures (B, 256, 1024) in [0, 1] each → the same."""
@@ -91,8 +90,7 @@ class ImprintMax(_Imprinting):
     decibels: float = 20.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.decibels <= DECIBELS:
-            raise UserError(f"method.decibels={self.decibels}: expected decibels in [0, {DECIBELS:.1f}]")
+        check_ranges({"method.decibels": self.decibels})
 
     def imprint(self, image: Tensor, speech: Tensor) -> Tensor:
         """Pictures (B, 256, 1024) in [0, 1] each → the same."""

@@ -90,7 +90,10 @@ def encoder_on_meta(cls: Any, folder: Path) -> Any:
     """transformers' network whose config lies in `folder`. Raises UserError when there is none."""
     with reading(folder), no_numbers():
         made = cls(cls.config_class.from_pretrained(str(folder), local_files_only=True))
-    return made.to("meta").eval()
+    made = made.to("meta").eval()
+    # Without numbers also the names that share a parameter have one each; files hold it once.
+    made.tie_weights()
+    return made
 
 
 def _condition_adapter(folder: Path) -> nn.Module:

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..audio.mel import MEL
 from ..data.counts import asked_for, subject
-from ..errors import UserError
 from ..networks.scene import COPIES
+from ..ranges import check_ranges
 
 HEIGHT, WIDTH = MEL.n_mels, MEL.frames
 SMALLEST = 0.4  # least side of a square, in heights: smaller drawings are not told apart
@@ -51,9 +51,9 @@ def free_intervals(activity: np.ndarray | None, margin: int, least: int) -> list
 class Scenes:
     """How scenes are planned.
 
-    size: largest side of a copy in picture heights, (0, 1]. brightness: of the brightest part of a drawing,
-    (0, 1]; it is heard too, 0.1 is 15 dB. beside_speech: keep to the columns that the speech leaves free,
-    `margin` seconds away from it, as long as the copies fit there.
+    size: largest side of a copy in picture heights. brightness: of the brightest part of a drawing; it is
+    heard too, 0.1 is 15 dB. beside_speech: keep to the columns that the speech leaves free, `margin` seconds
+    away from it, as long as the copies fit there. Raises UserError on what is out of `ranges.RANGES`.
     """
 
     size: float = 0.92
@@ -62,11 +62,8 @@ class Scenes:
     margin: float = 0.15
 
     def __post_init__(self) -> None:
-        for name in ("size", "brightness"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UserError(f"scene.{name}={getattr(self, name)}: expected a number in (0, 1]")
-        if not 0 <= self.margin <= MEL.seconds:
-            raise UserError(f"scene.margin={self.margin}: expected seconds in [0, {MEL.seconds}]")
+        check_ranges({"scene.size": self.size, "scene.brightness": self.brightness,
+                      "scene.margin": self.margin})
 
     def plan(self, prompt: str, seed: int, activity: np.ndarray | None = None) -> np.ndarray:
         """Squares (COPIES, 5) as networks.scene.FIELDS, determined by the arguments alone.

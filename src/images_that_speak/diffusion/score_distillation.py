@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..audio.mel import MEL
-from ..errors import UserError
 from ..files import atomic_path
 from ..networks.condition import Condition
 from ..networks.fourier import FourierPicture
+from ..ranges import check_ranges
 from .composition import BOTH
 from .family import Family
 from .guidance import Branch, check_starts
@@ -220,10 +220,7 @@ class _ScoreDistillation(ABC):
     unused: ClassVar[tuple[str, ...]] = ("composition", "scheduler", "guidance.interval")
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr <= 1:
-            raise UserError(f"method.lr={self.lr}: expected a number above 0, at most 1")
-        if not 0 <= self.crops <= 64:
-            raise UserError(f"method.crops={self.crops}: expected 0 to 64")
+        check_ranges({"method.lr": self.lr, "method.crops": self.crops})
 
     def check(self, settings: Settings, layout: Layout) -> None:
         check_starts(settings.starts)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import atomic_path, read_json, write_json
+from ..ranges import check_ranges
 from ..resources import weights_dir
 from ..weights import finite
 from .phonemes import PAUSE, PHONE_IDS, PHONES, UNKNOWN, text_to_phones
@@ -142,8 +143,7 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
     where there is no room.
     Raises UserError when the text cannot be said (normalise_text) or does not fit.
     """
-    if not 0.25 <= rate <= 4:
-        raise UserError(f"rate={rate}: expected 0.25 to 4")
+    check_ranges({"phonemes.rate": rate})
     if not 0 <= pause <= seconds:
         raise UserError(f"pause={pause}: expected 0 to {seconds:g} seconds")
     if isinstance(start, str) and start not in PLACES:

@@ -1,0 +1,83 @@
+"""Every range has one definition: what passes the check of the command line is taken by what it builds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from images_that_speak import config
+from images_that_speak.audio.mel import MEL
+from images_that_speak.diffusion.guidance import check_starts
+from images_that_speak.diffusion.imprint import Imprint, ImprintMax
+from images_that_speak.diffusion.scene import Scenes
+from images_that_speak.diffusion.score_distillation import ScoreDistillation
+from images_that_speak.errors import UserError
+from images_that_speak.ranges import RANGES, SECONDS
+from images_that_speak.validate import problems
+
+BUILT: dict[str, Callable[[float], object]] = {
+    "guidance.image_start": lambda value: check_starts({"image": value, "speech": 0.0}),
+    "guidance.audio_start": lambda value: check_starts({"image": 0.0, "speech": value}),
+    "scene.size": lambda value: Scenes(size=value),
+    "scene.brightness": lambda value: Scenes(brightness=value),
+    "scene.margin": lambda value: Scenes(margin=value),
+}
+METHODS = {
+    "method.rho": ("imprint", lambda value: Imprint(rho=value)),
+    "method.decibels": ("imprint_max", lambda value: ImprintMax(decibels=value)),
+    "method.lr": ("sds", lambda value: ScoreDistillation(lr=value, crops=0)),
+}
+
+
+def edges(key: str) -> list[float]:
+    within = RANGES[key]
+    return [float(within.least), float(within.greatest), within.least - 1e-9, within.greatest + 1e-9,
+            0.03, 1e-10, math.nan]
+
+
+def agree(key: str, value: float, choices: list[str], build: Callable[[float], object]) -> None:
+    cfg = config._compose("generate", choices)
+    config.OmegaConf.update(cfg, key, value)
+    told = [line for line in problems(cfg, "generate") if line.startswith(f"{key}=")]
+    try:
+        build(value)
+    except UserError as error:
+        assert str(error).splitlines()[0] in told
+    else:
+        assert not told
+
+
+@pytest.mark.parametrize("key", BUILT)
+def test_a_key_is_refused_by_both_or_by_neither(key: str) -> None:
+    for value in edges(key):
+        agree(key, value, [], BUILT[key])
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_a_key_of_a_method_too(key: str) -> None:
+    choice, build = METHODS[key]
+    for value in edges(key):
+        agree(key, value, [f"method={choice}"], build)
+
+
+def test_a_picture_is_as_long_as_the_ranges_say() -> None:
+    assert SECONDS == MEL.seconds
+    assert RANGES["method.decibels"].greatest == round(MEL.log_range * 20 / math.log(10))
+
+
+def test_weights_that_are_shared_are_counted_and_looked_for_once(tmp_path) -> None:
+    """As T5's embedding, which its files hold under one of its two names."""
+    from transformers import T5Config, T5EncoderModel
+
+    from images_that_speak.checks.findings import compare
+    from images_that_speak.diffusion.parts import encoder_on_meta, parameters
+
+    made = T5EncoderModel(T5Config(vocab_size=11, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    made.save_pretrained(tmp_path)
+    planned = encoder_on_meta(T5EncoderModel, tmp_path)
+    compare(planned, tmp_path)
+    assert parameters(planned) == parameters(made)
+    assert all(value.device == torch.device("meta") for value in planned.parameters())
