@@ -217,8 +217,40 @@ def test_a_search_is_checked_before_anything_runs(call, arguments: list[str], to
 def test_the_declared_figures_are_those_of_a_result() -> None:
     from images_that_speak.scoring.statistics import score_sample, totals
 
-    rows = [{"image_prompt": "a", "audio_prompt": "cat", **score_sample("cat", "cat", 20.0, True)}]
+    rows = [{"image_prompt": "a", "audio_prompt": "cat", **score_sample("cat", "cat", 20.0, True),
+             "noun_mass": 0.5, "top1_agreement": True, "top5_agreement": True}]  # of a classifier
     assert set(totals(rows, 0)) == {"samples", *objectives.READ_BACK}
+
+
+@pytest.mark.parametrize(("metrics", "names"), [
+    ("stoi", {"stoi"}), ("pairs", {"ssim", "hss", "stoi", "mcd_dtw"}), ("fad_mel", {"fad_mel", "kad_mel"}),
+    ("fid_pocket", {"fid_pocket", "kid_pocket"}), ("fid", {"fid", "kid"}), ("fad", {"fad_clap", "kad_clap"}),
+    ("clap", {"clap"}), ("pesq", {"pesq"}),
+    ("dnsmos", {"dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovr"}),
+])
+def test_an_evaluation_declares_what_its_metrics_measure(metrics: str, names: set[str]) -> None:
+    cfg = config._compose("evaluate", [f"metrics={metrics}", "optimized_metrics=[wer]"])
+    assert set(objectives.measured(cfg)) == names
+    cfg.optimized_metrics = [*names]
+    assert not objectives.undeclared(cfg, "evaluate")
+    cfg.metrics = None
+    assert all("is no figure of this run" in told for told in objectives.undeclared(cfg, "evaluate"))
+
+
+def test_a_figure_of_a_metric_that_is_not_chosen_names_the_metric() -> None:
+    cfg = config._compose("evaluate", ["optimized_metrics=[stoi]"])
+    assert "metrics=stoi measures it" in objectives.undeclared(cfg, "evaluate")[0]
+
+
+@pytest.mark.parametrize(("reader", "name", "told"), [
+    ("reader.picture=efficientnet", "clip", "reader.picture=clip"), ("reader=whisper", "clip", "no CLIP"),
+    ("reader=ctc", "noun_mass", "reader.picture=efficientnet"),
+    ("reader=whisper", "top5_agreement", None), ("reader=ctc", "clip", None),
+])
+def test_a_figure_that_the_reader_of_pictures_does_not_tell(reader: str, name: str, told: str | None) -> None:
+    cfg = config._compose("evaluate", [reader, f"optimized_metrics=[{name}]"])
+    found = objectives.undeclared(cfg, "evaluate")
+    assert told in found[0] if told else not found
 
 
 def test_figures_that_are_missing_are_no_numbers() -> None:

@@ -16,10 +16,26 @@ from omegaconf import DictConfig, OmegaConf
 from .errors import nearest
 
 LOW, HIGH = "minimize", "maximize"
+METRIC_STEMS = ("ssim", "stoi", "pesq", "mcd", "clap", "dnsmos", "fid", "fad")
 READ_BACK = {**dict.fromkeys(("wer", "cer", "per", "insertions", "deletions", "substitutions", "wer_capped",
                               "invented"), LOW),
              **dict.fromkeys(("clip", "top1", "joint", "noun_mass", "top1_agreement", "top5_agreement"),
                              HIGH)}
+# What only some readers of pictures say: those of drawings, and the classifier of photographs.
+OF_CLIP = ("clip",)
+OF_CLASSES = ("noun_mass", "top1_agreement", "top5_agreement")
+CLASSIFIER = ("efficientnet", "EfficientNetReader")  # reader.picture, or its `_target_`
+# What a metric of an evaluation adds, by the last name of its `_target_`.
+MEASURED = {
+    "PictureSimilarity": dict.fromkeys(("ssim", "hss"), HIGH), "Intelligibility": {"stoi": HIGH},
+    "SpeechQuality": {"pesq": HIGH}, "CepstralDistortion": {"mcd_dtw": LOW},
+    "ClapScore": {"clap": HIGH},
+    "Dnsmos": dict.fromkeys(("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovr"), HIGH),
+    "PictureDistances": dict.fromkeys(("fid", "kid"), LOW),
+    "SoundDistances": dict.fromkeys(("fad", "kad"), LOW),
+}
+# What the names of a distance end in, by the last name of its features' `_target_`.
+FEATURES = {"ClipSquares": "clip", "MelStatistics": "mel", "ClapSounds": "clap"}
 # What a LightningModule logs, or a job returns, by the last name of its `_target_` or `job`.
 TRAINED = {
     "LatentDiffusionTraining": dict.fromkeys(("train/loss", "valid/loss"), LOW),
@@ -42,12 +58,27 @@ TRAINED = {
 
 def declared(cfg: DictConfig, task: str) -> dict[str, str]:
     """{name: minimize or maximize} of the figures that a run of `cfg` will have."""
-    if task == "generate":
-        return {"seconds": LOW, **(READ_BACK if cfg.reader is not None else {})}
-    if task == "evaluate":
-        return READ_BACK
-    model = OmegaConf.select(cfg, "model._target_") or OmegaConf.select(cfg, "model.job") or ""
-    return TRAINED.get(str(model).rpartition(".")[2], {})
+    if task in ("generate", "evaluate"):
+        return {**({"seconds": LOW} if task == "generate" else {}),
+                **({**READ_BACK, **measured(cfg)} if cfg.reader is not None else {})}
+    model = OmegaConf.select(cfg, "model._target_") or OmegaConf.select(cfg, "model.job")
+    return TRAINED.get(_last(model), {})
+
+
+def measured(cfg: DictConfig) -> dict[str, str]:
+    """{name: minimize or maximize} of what the section `metrics` of `cfg` adds."""
+    found: dict[str, str] = {}
+    for part in (cfg.get("metrics") or {}).values():
+        features = part.get("features") or {}
+        kind = _last(features.get("_target_"))
+        ending = "pocket" if features.get("model") == "pocket" else FEATURES.get(kind, "")
+        found |= {f"{name}_{ending}" if ending else name: better
+                  for name, better in MEASURED.get(_last(part.get("_target_")), {}).items()}
+    return found
+
+
+def _last(target: Any) -> str:
+    return str(target or "").rpartition(".")[2]
 
 
 def undeclared(cfg: DictConfig, task: str) -> list[str]:
@@ -59,9 +90,15 @@ def undeclared(cfg: DictConfig, task: str) -> list[str]:
     if not names:
         return [f"optimized_metrics: names nothing to optimise; expected some of {', '.join(known)}"]
     wrong = [f"optimized_metrics: {name!r} is no figure of this run; expected some of {', '.join(known)}."
-             f"{nearest(name, known)}" for name in names if name not in known]
+             f"{_by_metric(cfg, name) or nearest(name, known)}" for name in names if name not in known]
     return wrong + [f"optimized_metrics: {name!r} would be missing: {reason}" for name in names
                     if name in known and (reason := _lacking(cfg, task, name))]
+
+
+def _by_metric(cfg: DictConfig, name: str) -> str:
+    """The choice of `metrics` that would measure `name`, as a hint; empty where none would."""
+    stem = name.partition("_")[0]
+    return f" metrics={stem} measures it." if "metrics" in cfg and stem in METRIC_STEMS else ""
 
 
 def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
@@ -71,8 +108,14 @@ def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
         if name.startswith("valid/") and "valid" in data and data["valid"] is None:
             return "nothing is validated on (data.valid is null)"
         return None
-    if name in ("clip", "top1", "joint") and OmegaConf.select(cfg, "reader.picture") is None:
+    eye = OmegaConf.select(cfg, "reader.picture")
+    if name in (*OF_CLIP, *OF_CLASSES, "top1", "joint") and eye is None:
         return "nobody looks at the pictures (reader.picture is null)"
+    classifies = (eye if isinstance(eye, str) else _last((eye or {}).get("_target_"))) in CLASSIFIER
+    if name in OF_CLASSES and not classifies:
+        return "this reader of pictures tells no classes (reader.picture=efficientnet does)"
+    if name in OF_CLIP and classifies:
+        return "this reader of pictures has no CLIP (reader.picture=clip has)"
     if task == "generate" and name in ("top1", "joint") and cfg.get("prompts") is None:
         return "one image prompt cannot be taken for another (prompts=FILE gives several)"
     return None
