@@ -184,8 +184,7 @@ def _decoded_by_av(path: Path, reason: str) -> tuple[np.ndarray, int]:
     import av
 
     try:
-        options = {"format": "g722"} if path.suffix.lower() == ".g722" else {}
-        with av.open(str(path), **options) as file:
+        with av.open(str(path), format="g722" if path.suffix.lower() == ".g722" else None) as file:
             resampler = av.AudioResampler(format="flt", layout="mono", rate=MEL.sample_rate)
             chunks = [chunk.to_ndarray()[0] for frame in file.decode(audio=0)
                       for chunk in resampler.resample(frame)]
