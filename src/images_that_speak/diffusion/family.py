@@ -93,6 +93,14 @@ class Family:
                                   lambda: load_vocoder(chosen).to(family.device))
         return family
 
+    def adopt(self, other: Family) -> None:
+        """Take the parts that another one of the same layout has loaded."""
+        self.predictors.update(other.predictors)
+        self.conditioners.update(other.conditioners)
+        self.vae = self.vae if other.vae is None else other.vae
+        self.vocoder = self.vocoder if other.vocoder is None else other.vocoder
+        self.phoneme_bert = self.phoneme_bert if other.phoneme_bert is None else other.phoneme_bert
+
     def _load_branch(self, branch: str, dtype: torch.dtype) -> tuple[Predictor, Any]:
         from diffusers import UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer

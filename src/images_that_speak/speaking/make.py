@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from ..audio.mel import MEL
 from ..audio.picture import to_grid
-from ..audio.vocoder import load_vocoder
 from ..config import instantiate
 from ..data.counts import beyond
 from ..data.nearest import nearest_drawing
 from ..diffusion.composition import ImageOnly, SpeechOnly, settled, speech_draws
-from ..diffusion.family import Family, find_device
+from ..diffusion.family import Family
 from ..diffusion.generate import caption_of, read_settings, trimmed
 from ..diffusion.layout import Layout
 from ..diffusion.method import JointDenoising, Settings
@@ -30,11 +29,12 @@ from ..diffusion.outputs import read_complete, write_sample
 from ..errors import UserError
 from ..files import atomic_path
 from ..runs import Run
-from ..speech.durations import DurationModel, plan_speech
+from ..speech.durations import plan_speech
 from ..speech.normalisation import normalise_text, spoken_otherwise
-from .draw import Drawing, draw, in_colour, load_colorizer, spoken_by_branch, whole
+from .draw import Drawing, draw, in_colour, spoken_by_branch, whole
 from .jobs import Source, SpeakingJob, by_branch, chosen_voice, plan_jobs, record_source
 from .modulation import Modulation
+from .networks import Networks
 from .paint import LUMA, painted
 from .photographs import ENOUGH, Framing
 from .voices import Speech, read_recording, speech_of_wave, spoken_by
@@ -45,7 +45,11 @@ KEPT = ("family", "composition", "picture", "voice", "rate", "pitch", "scheduler
 
 @dataclass
 class Maker:
-    """Makes the samples of a configuration; networks are loaded when the first sample needs them."""
+    """Makes the samples of a configuration; networks are loaded when the first sample needs them.
+
+    networks: what is loaded; makers that follow one another may share them. tell: is called with whatever is
+    said or shown otherwise than one might think, a line each.
+    """
 
     cfg: DictConfig
     layout: Layout
@@ -53,18 +57,21 @@ class Maker:
     modulation: Modulation
     framing: Framing
     voice: str | None
+    networks: Networks
+    tell: Callable[[str], None] = print
     speeches: dict[Source, Speech] = field(default_factory=dict)
     settings: Any = None
 
     @classmethod
-    def plan(cls, cfg: DictConfig, layout: Layout) -> Maker:
+    def plan(cls, cfg: DictConfig, layout: Layout, networks: Networks | None = None,
+             tell: Callable[[str], None] = print) -> Maker:
         """What `cfg` asks for. Raises UserError on settings out of range and on files that are not there."""
         jobs = plan_jobs(cfg)
         shown = cfg.picture
         framing = Framing(int(shown.rows), shown.fit, tuple(shown.focus), shown.ground)
         modulation = instantiate(cfg.composition)
         voice = chosen_voice(cfg, layout, any(job.speech.file is None for job in jobs))
-        maker = cls(cfg, layout, jobs, modulation, framing, voice)
+        maker = cls(cfg, layout, jobs, modulation, framing, voice, networks or Networks(cfg, layout), tell)
         maker.settings = branch_settings(cfg, layout, voice) if maker.needs_family else None
         return maker
 
@@ -149,7 +156,7 @@ class Maker:
         assert source.prompt is not None
         words = normalise_text(source.prompt)
         if (other := spoken_otherwise(source.prompt)) is not None:
-            print(f"says {other!r} for {source.prompt!r}")
+            self.tell(f"says {other!r} for {source.prompt!r}")
         if self.speaks:
             phones = self._phones(source.prompt)
             return spoken_by_branch(self.family, self.settings, source.prompt, phones, int(self.cfg.seed),
@@ -159,15 +166,11 @@ class Maker:
         return speech_of_wave(wave, words)
 
     def _phones(self, text: str) -> tuple[Any, ...]:
-        if self._durations is None:
+        if self.networks.durations is None:
             return ()
         voice = self.voice if self.voice in self.layout.voices else self.layout.voices[0]
         options = {**self.cfg.phonemes, "rate": self.cfg.phonemes.rate * self.cfg.rate}
-        return tuple(trimmed(plan_speech(text, self._durations, voice, **options)))
-
-    @cached_property
-    def _durations(self) -> DurationModel | None:
-        return DurationModel.from_pretrained(self.layout.durations) if self.layout.durations else None
+        return tuple(trimmed(plan_speech(text, self.networks.durations, voice, **options)))
 
     # --- pictures
 
@@ -191,27 +194,26 @@ class Maker:
                             f"of it; {way}; rate= above 1 speaks faster")
         if wrong:
             raise UserError("\n".join(dict.fromkeys(wrong)))
-        if told:
-            print("\n".join(dict.fromkeys(told)))
+        for line in dict.fromkeys(told):
+            self.tell(line)
 
     def frames_of(self, job: SpeakingJob, pixels: np.ndarray) -> int:
         """How wide a picture is: as its photograph, or as wide as it speaks where that is more."""
         return max(self.framing.own_frames(pixels), self.speeches[job.speech].frames)
 
-    @cached_property
+    @property
     def family(self) -> Family:
         """The parts of the family that are needed."""
         parts = [*(["image"] if self.draws else []), *(["speech"] if self.speaks else []), "vae"]
-        torch.set_float32_matmul_precision(self.cfg.precision.matmul)
-        return Family.load(self.layout, parts, device=self.cfg.device, dtype=self.cfg.precision.dtype)
+        return self.networks.family(parts)
 
-    @cached_property
+    @property
     def colorizer(self) -> Any:
-        return load_colorizer(self.cfg.get("colorizer"), self.cfg.device) if self.cfg.picture.colour else None
+        return self.networks.colorizer if self.cfg.picture.colour else None
 
-    @cached_property
+    @property
     def vocoder(self) -> Any:
-        return load_vocoder(self.cfg.vocoder.path or self.layout.vocoder).to(find_device(self.cfg.device))
+        return self.networks.vocoder
 
     def drawing(self, job: SpeakingJob) -> Drawing:
         """What is drawn for a job: its copies lie within the columns that the speech takes."""

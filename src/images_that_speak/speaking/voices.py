@@ -103,6 +103,21 @@ SPEAKERS: dict[str, Callable[[str, str, float], np.ndarray]] = {
     "hibari": _hibari, "flite": _flite, "espeak": _espeak, "kokoro": _kokoro, "piper": _piper}
 
 
+ONLY_TIMES = "awb_time"  # a voice of flite's that knows nothing but the time of day
+
+
+def installed_voices() -> list[str]:
+    """The voices that are installed and known by name, the best first: hibari, flite/awb and so on.
+
+    Of synthesisers with many voices those of flite alone are told apart; piper's are files of anyone.
+    """
+    found = ["hibari"] if find_spec("hibari") else []
+    if shutil.which("flite"):
+        found += [f"flite/{voice}" for voice in _speaker("flite").voices if voice != ONLY_TIMES]
+    return found + [name for name, package in (("espeak", "espeakng_loader"), ("kokoro", "kokoro"))
+                    if find_spec(package)]
+
+
 def default_voice() -> str | None:
     """The best synthesiser that is installed, or None: then the family's speech branch speaks."""
     return "hibari" if find_spec("hibari") else "flite" if shutil.which("flite") else None
