@@ -60,6 +60,16 @@ class Common:
 
 
 @dataclass
+class Picture:
+    rows: int = MISSING
+    fit: str = MISSING
+    focus: list[float] = MISSING
+    ground: str = MISSING
+    colour: bool = MISSING
+    saturation: float = MISSING
+
+
+@dataclass
 class Making:
     """What making a sample takes: by generate.py, and by the page of the demo."""
 
@@ -82,28 +92,18 @@ class Making:
     scene: Any = None
     vocoder: Any = None
     reader: Any = None
-
-
-@dataclass
-class Picture:
-    rows: int = MISSING
-    fit: str = MISSING
-    focus: list[float] = MISSING
-    ground: str = MISSING
-    colour: bool = MISSING
-    saturation: float = MISSING
+    image: str | None = None
+    speech: str | None = None
+    rate: float = MISSING
+    picture: Picture = field(default_factory=Picture)
+    style: Any = None
+    colorizer: Any = None
 
 
 @dataclass
 class Generate(Making, Common):
     prompts: str | None = None
-    image: str | None = None
-    speech: str | None = None
     sentences: str | None = None
-    rate: float = MISSING
-    picture: Picture = field(default_factory=Picture)
-    style: Any = None
-    colorizer: Any = None
     num_samples: int = MISSING
     batch_size: int = MISSING
     profile: bool = False
