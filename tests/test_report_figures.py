@@ -216,6 +216,18 @@ def test_methods_of_several_sweeps_have_a_front_each(tmp_path: Path) -> None:
     assert float(frame[1]) < float(frame[3]) and float(frame[2]) > float(frame[4])
 
 
+def test_the_pareto_page_has_figures_first_and_labels_off_the_axis(tmp_path: Path) -> None:
+    assert main(["pareto", str(sweep(tmp_path))]) == 0
+    page = (tmp_path / "pareto.html").read_text()
+    heads = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', page)
+    assert heads[:2] == ["WER", "CLIP"] and "audio_weight" in heads[2:]
+    assert '<div class="wide"><table class="runs sortable">' in page
+    labels = [float(y) for y in re.findall(r'<text class="named" x="[^"]*" y="([^"]*)"', page)]
+    foot = 500 - 52  # of the chart's plane; the run with WER 0 stands on it
+    points = [float(y) for y in re.findall(r'class="mark" cx="[^"]*" cy="([^"]*)"', page)]
+    assert max(points) == foot and len(labels) == 2 and all(y < foot for y in labels)
+
+
 def test_pareto_without_figures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "run")
     assert main(["pareto", str(tmp_path)]) == 2

@@ -293,7 +293,7 @@ def test_points_lie_where_their_figures_are(driver: Any, pareto: Path) -> None:
     assert (a, b, c) == (True, True, False)
     # On the front by more than colour: filled, and said in the table.
     told = run(driver, "return [...document.querySelectorAll('tbody tr')]"
-                       ".map((row) => row.cells[4].innerText)")
+                       ".map((row) => row.cells[3].innerText)")
     assert told == ["● on it", "● on it", "–"]
 
 

@@ -20,11 +20,13 @@ import soundfile
 from PIL import Image
 from report_runs import picture_and_sound, write_run
 
+from images_that_speak.config import flatten
 from images_that_speak.errors import UserError
 from images_that_speak.reports import page as page_module
 from images_that_speak.reports.alignment import align, align_all
 from images_that_speak.reports.cli import main
 from images_that_speak.reports.folders import chosen, find_runs, short_names, varied
+from images_that_speak.reports.page import sample_data
 from images_that_speak.reports.sheet import GAP, cell, choose
 from images_that_speak.scoring.statistics import word_errors
 
@@ -107,6 +109,31 @@ def test_settings_that_differ_and_what_follows_from_them(tmp_path: Path) -> None
     assert short_names(different) == {key: key for key in different}
     assert short_names(["guidance.audio_weight", "steps"]) == {"guidance.audio_weight": "audio_weight",
                                                                "steps": "steps"}
+
+
+def test_settings_are_told_once_and_as_people_know_them(tmp_path: Path) -> None:
+    """Of runs that differ in prompt, seed, scheduler and composition: what the gallery filters by."""
+    package = "images_that_speak.diffusion.composition."
+    for name, scheduler, compose in (("a", {"name": "ddim"}, "MeanOfDraws"), ("b", {"name": "unipc"}, "Mask"),
+                                     ("c", {"name": "dpm", "algorithm_type": "sde"}, "Mask")):
+        config = {"seed": ord(name), "image_prompt": f"{name} cat", "scheduler": scheduler,
+                  "composition": {"_target_": package + compose}}
+        write_run(tmp_path / name, [{"image": f"{name} cat", "audio": "blue", "seed": ord(name)}], config,
+                  flatten(config))
+    data = sample_data(find_runs([tmp_path]), tmp_path / "page.html")
+    shown = [key["short"] for key in data["keys"] if key["shown"]]
+    assert shown == ["composition", "scheduler"]
+    at = [key["key"] for key in data["keys"]].index("composition")
+    assert [run["values"][at] for run in data["runs"]] == ["mean_of_draws", "mask", "mask"]
+
+
+def test_an_option_that_varies_within_a_choice_is_told(tmp_path: Path) -> None:
+    for name, scheduler in (("a", {"name": "ddim"}), ("b", {"name": "dpm", "solver_order": 2}),
+                            ("c", {"name": "dpm", "solver_order": 3})):
+        write_run(tmp_path / name, config={"scheduler": scheduler},
+                  changed=flatten({"scheduler": scheduler}))
+    runs = find_runs([tmp_path])
+    assert chosen(runs, varied(runs)) == ["scheduler.name", "scheduler.solver_order"]
 
 
 def test_an_evaluation_shows_the_samples_it_read_with_its_own_scores(tmp_path: Path) -> None:

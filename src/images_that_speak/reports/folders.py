@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -183,17 +184,42 @@ def chosen(runs: Sequence[RunFolder], keys: Iterable[str]) -> list[str]:
     own = set().union(*(run.chosen for run in runs)) if runs else set()
     if any(run.task == "evaluate" for run in runs):
         own |= {key for key in keys if key.split(".")[0] in READING}
-    return [key for key in keys if key in own] or keys
+    kept = [key for key in keys if key in own] or keys
+    return [key for key in kept if not _follows_choice(runs, key, kept)]
+
+
+def _follows_choice(runs: Sequence[RunFolder], key: str, keys: Sequence[str]) -> bool:
+    """Whether `key` is an option of but one choice of a group, and the same wherever it is there.
+
+    So scheduler.algorithm_type follows scheduler.name, which says already that the scheduler is another.
+    """
+    group = key.rpartition(".")[0]
+    if not group or not {f"{group}._target_", f"{group}.name"} & {*keys} - {key}:
+        return False
+    there = [run.config[key] for run in runs if key in run.config]
+    return len(there) < len(runs) and all(value == there[0] for value in there)
+
+
+def title(key: str) -> str:
+    """A setting's name as people know it: of what says which choice of a group was taken, the group."""
+    return key.removesuffix("._target_").removesuffix(".name")
+
+
+def told(key: str, value: Any) -> Any:
+    """A setting's value as people know it: of a class to be built, its name, as `mean_of_draws`."""
+    if not key.endswith("._target_") or not isinstance(value, str):
+        return value
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", value.rpartition(".")[2]).lower()
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """{dotted key: its last part}, or as many parts as tell it from the others."""
     keys = list(keys)
+    every = [title(key).split(".") for key in keys]
     found = {}
-    for key in keys:
-        parts = key.split(".")
+    for key, parts in zip(keys, every, strict=True):
         count = next(n for n in range(1, len(parts) + 1)
-                     if n == len(parts) or sum(k.split(".")[-n:] == parts[-n:] for k in keys) == 1)
+                     if n == len(parts) or sum(other[-n:] == parts[-n:] for other in every) == 1)
         found[key] = ".".join(parts[-count:])
     return found
 

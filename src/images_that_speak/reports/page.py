@@ -18,8 +18,9 @@ from ..errors import UserError
 from ..files import atomic_write
 from ..scoring.text import PLAIN
 from .alignment import align_all
-from .folders import MACHINE, RunFolder, Sample, chosen, short_names, varied
+from .folders import MACHINE, RunFolder, Sample, chosen, short_names, told, varied
 
+OF_SAMPLES = ("image_prompt", "audio_prompt", "seed")
 PARTS = Path(__file__).with_name("page")
 USUAL_RATIO = 4.0  # width by height of the families' pictures, which the pages expect
 EMBED_LIMIT = 200 * 2**20  # bytes; browsers take seconds to open more
@@ -59,7 +60,8 @@ def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> d
     Raises UserError when that would be more than a browser opens.
     """
     different = varied(runs)
-    shown = chosen(runs, different)
+    # What every sample tells of itself is no setting of its run to show and to filter by once more.
+    shown = [key for key in chosen(runs, different) if key not in OF_SAMPLES]
     names = {**short_names(different), **short_names(shown)}
     shared = {key: value for key, value in (runs[0].config if runs else {}).items()
               if key not in different and key.split(".")[0] not in MACHINE}
@@ -74,9 +76,11 @@ def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> d
                       [sample.scores.get("normaliser") or PLAIN for _, sample in pairs])
     return {
         "runs": [{"name": run.name, "base": url(run.path / "samples", page), "task": run.task,
-                  "status": run.status, "values": [_plain(values[number]) for values in different.values()]}
+                  "status": run.status,
+                  "values": [_plain(told(key, values[number])) for key, values in different.items()]}
                  for number, run in enumerate(runs)],
-        "keys": [{"key": key, "short": names[key], "shown": key in shown} for key in different],
+        "keys": [{"key": key.removesuffix("._target_"), "short": names[key], "shown": key in shown}
+                 for key in different],
         "base": {key: _plain(value) for key, value in shared.items()},
         "samples": [_sample_data(number, runs[number], sample, aligned, page, embed)
                     for (number, sample), aligned in zip(pairs, words, strict=True)],

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..scoring.statistics import resampling_weights
 from .chart import LETTERS, Frame, number, spread
 from .differences import METRICS, totals_of
-from .folders import RunFolder, chosen, short_names, varied
+from .folders import RunFolder, chosen, short_names, told, varied
 from .front import Point, front, hypervolume, on_front
 from .gallery import SCRIPTS, controls, head
 from .page import render, sample_data, setting, write_page
@@ -157,7 +157,7 @@ def write_pareto(runs: Sequence[RunFolder], path: Path, title: str, reference: P
     placed, left_out = standings(runs)
     kept = [standing.run for standing in placed]
     data = sample_data(kept, path, embed)
-    different = varied(kept)
+    different = {key: [told(key, value) for value in values] for key, values in varied(kept).items()}
     letters = methods(placed)
     keys = [key for key in chosen(kept, different) if not (letters and key.endswith("._target_"))]
     names = short_names(keys)
@@ -270,17 +270,22 @@ def chart(placed: Sequence[Standing], settings: Sequence[Sequence[str]],
 
 
 def _labels(placed: Sequence[Standing], settings: Sequence[Sequence[str]], frame: Frame) -> list[str]:
-    """The settings of the runs on the front beside their points, as far as there is room."""
-    taken: list[tuple[float, float]] = []
+    """The settings of the runs on the front beside their points, as far as there is room.
+
+    They stand below their points, or above where the axis and its numbers would be beneath them.
+    """
+    taken: list[float] = []
+    foot = frame.height - frame.bottom
     out = []
     for index, standing in enumerate(placed):
         x, y = frame.at(standing.clip, standing.wer)
-        if not standing.front or not settings[index] or any(abs(y - other) < 18 for _, other in taken):
+        at = y + 21 if y + 25 <= foot else y - 21
+        if not standing.front or not settings[index] or any(abs(at - other) < 18 for other in taken):
             continue
-        taken.append((x, y))
+        taken.append(at)
         side = "start" if x < 0.7 * frame.width else "end"
         beside, text = x + (12 if side == "start" else -12), html.escape(", ".join(settings[index]))
-        out.append(f'<text class="named" x="{beside}" y="{y + 21}" text-anchor="{side}" aria-hidden="true">'
+        out.append(f'<text class="named" x="{beside}" y="{at}" text-anchor="{side}" aria-hidden="true">'
                    f"{text}</text>")
     return out
 
@@ -292,10 +297,11 @@ def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str]
     columns = ["method"] if letters else []
     several = several_prompts(placed) is not None
     columns += ["prompts"] if several else []
-    columns += [*(names[key] for key in keys), "WER", "CLIP", "joint success", "front"]
-    columns += ["front, of resamplings"] if shares else []
+    # Figures first: there may be more settings than the screen is wide.
+    columns += ["WER", "CLIP", "joint success", "front", *(["front, of resamplings"] if shares else []),
+                *(names[key] for key in keys)]
     titles = {names[key]: key for key in keys}
-    out = ['<table class="runs sortable"><caption class="unseen">Runs</caption><thead><tr>']
+    out = ['<div class="wide"><table class="runs sortable"><caption class="unseen">Runs</caption><thead><tr>']
     out += [f'<th scope="col" title="{html.escape(titles.get(name, name))}">{html.escape(name)}</th>'
             for name in columns]
     out.append('<th scope="col">samples</th></tr></thead><tbody>')
@@ -304,7 +310,6 @@ def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str]
         joint = result.get("joint")
         cells: list[tuple[str, Any]] = [(standing.method, standing.method)] if letters else []
         cells += [(_prompts(standing), standing.prompts)] if several else []
-        cells += [(setting(different[key][index]), different[key][index]) for key in keys]
         cells += [(_percent(standing.wer) + _bracket(standing.wer_interval, 100), standing.wer),
                   (number(round(standing.clip, 2)) + _bracket(standing.clip_interval), standing.clip),
                   ("–" if joint is None else _percent(joint), joint),
@@ -312,12 +317,13 @@ def table(placed: Sequence[Standing], keys: Sequence[str], names: dict[str, str]
         if shares:
             share = standing.share
             cells.append(("–" if share is None else _percent(share), share))
+        cells += [(setting(different[key][index]), different[key][index]) for key in keys]
         out.append(f'<tr data-run="{index}"{" class=best" if standing.front else ""}>' + "".join(
             f'<td data-value="{html.escape(str("" if value is None else value))}">{html.escape(shown)}</td>'
             for shown, value in cells)
             + f'<td><a href="#run={index}" title="{html.escape(standing.run.name)}">'
               f'{len(standing.run.samples)} samples</a></td></tr>')
-    return "\n".join(out) + "</tbody></table>\n"
+    return "\n".join(out) + "</tbody></table></div>\n"
 
 
 def _prompts(standing: Standing) -> str:
