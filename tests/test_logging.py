@@ -18,6 +18,8 @@ from images_that_speak.audio.wave import write_wave
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json
 from images_that_speak.runs import open_run
+from images_that_speak.runs.identity import shortened
+from images_that_speak.runs.samples import table_columns
 from images_that_speak.runs.wandb import logged_in
 
 
@@ -62,14 +64,36 @@ def test_wandb_offline_holds_the_samples_and_the_result(make_run, tmp_path: Path
     assert found["summary"]["samples"]["nrows"] == 2
     assert found["config"]["guidance"]["audio_weight"] == 0.4
     table = json.loads(next(run.dir.glob("wandb/offline-run-*/files/media/table/*.json")).read_text())
-    assert table["columns"][:7] == ["sample_id", "image", "spectrogram", "audio", "image_prompt",
-                                    "audio_prompt", "seed"]
+    # What is the same for all (guidance.audio_weight) stands in the config.
+    assert table["columns"] == ["sample_id", "image", "spectrogram", "audio", "score/wer", "score/heard",
+                                "image_prompt", "audio_prompt", "seed"]
     row = dict(zip(table["columns"], table["data"][0], strict=True))
     assert (row["sample_id"], row["seed"], row["score/wer"]) == ("one", 7, 0.5)
     assert row["score/heard"] == "happy lady"
+    panel = found["summary"]["pictures"]
+    assert panel["count"] == 2
+    assert panel["captions"][0] == "a cat | says happy baby | heard happy lady | WER 50 %"
     staged = [path for path in (run.dir / "wandb/artifacts").rglob("*") if path.is_file()]
     assert any(path.read_bytes()[1:4] == b"PNG" for path in staged)  # `wandb sync` finds the media here
     assert not (tmp_path / "home" / ".local").exists()
+
+
+def test_a_table_shows_what_differs_and_what_came_out() -> None:
+    rows = [{"sample_id": str(n), "image_prompt": "a cat", "seed": 7, "steps": 8, "guidance.image_scale": n,
+             "score/speech_reader": "ctc", "score/wer": 0.5, "score/clip": None} for n in range(3)]
+    assert table_columns([*rows[0]], rows) == ["score/wer", "image_prompt", "seed", "guidance.image_scale"]
+    rows[1]["score/speech_reader"] = "whisper"
+    assert table_columns([*rows[0]], rows)[0] == "score/speech_reader"
+    assert table_columns([*rows[0]], rows[:1]) == ["score/wer", "image_prompt", "seed"]
+
+
+@pytest.mark.parametrize(("words", "name"), [
+    (["a" * 30 + "-1", "b" * 30 + "-2", "c" * 30 + "-3"], "a" * 30 + "-1+" + "b" * 30 + "-2"),
+    (["prompt-" + "-".join(["word"] * 30)], "prompt" + "-word" * 14), (["x" * 100], "x" * 80),
+    (["a" * 38 + "-1", "b" * 37 + "-2"], "a" * 38 + "-1+" + "b" * 37 + "-2"),
+])
+def test_a_long_name_is_cut_between_words(words: list[str], name: str) -> None:
+    assert shortened("+".join(words)) == name and len(name) <= 80
 
 
 def test_wandb_goes_on_with_the_same_run_and_tells_a_crash(make_run) -> None:

@@ -30,6 +30,7 @@ FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme
 WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")
 # The files there that decide what is computed: of transformers, of diffusers, and of published checkpoints.
 DECISIVE = ("*.safetensors", "*.json", "*.pt", "*.bin", "*.t7", "*.yml", "*.txt", "*.model", "g_????????")
+LONGEST_NAME = 80  # characters of a folder's name before its hash
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
 
 
@@ -133,7 +134,20 @@ def _readable(changed: dict[str, Any], task: str) -> str:
             words.append(f"{key.split('.')[-1]}-{value}")
     # Only letters that need no quotes on a command line, in Hydra or in a shell.
     name = "+".join(re.sub(r"[^A-Za-z0-9._]+|__+", "-", word).strip("-.") for word in words) or "default"
-    return name if len(name) <= 80 else name[:80].rstrip("-_.+")
+    return shortened(name)
+
+
+def shortened(name: str) -> str:
+    """At most `LONGEST_NAME` letters of `name`, cut between settings, else between words.
+
+    Half a word would be taken for a value.
+    """
+    if len(name) <= LONGEST_NAME:
+        return name
+    cut = name[:LONGEST_NAME + 1]
+    ends = [cut.rfind(mark) for mark in ("+", "-", "_")]
+    end = next((end for end in ends if end >= LONGEST_NAME // 2), LONGEST_NAME)
+    return cut[:end].rstrip("-_.+")
 
 
 def _short(value: str) -> str:

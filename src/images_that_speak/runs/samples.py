@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from ..config import flatten
 from ..files import atomic_write, names_apart, read_json
 
 FIRST = ("image_prompt", "audio_prompt", "seed")
+OF_READERS = ("_reader", "/normaliser", "/source")  # endings of scores that say by whom
+PANEL = 100  # pictures of a panel; W&B shows 108
 
 
 def read_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
@@ -55,17 +57,48 @@ def log_samples(folders: Iterable[Path], run_dir: Path, csv: Mapping[str, Any] |
 
 
 def _to_wandb(started: Any, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """A fresh table each time: one that grows would begin again at 0 when an offline run is resumed."""
+    """The table `samples` and the panel `pictures`, each picture with its prompts and scores below it.
+
+    A fresh table each time: one that grows would begin again at 0 when an offline run is resumed.
+    """
     import wandb
 
     media = {"image": ("image.png", wandb.Image), "spectrogram": ("spectrogram.png", wandb.Image),
              "audio": ("speech.wav", wandb.Audio)}
-    table = wandb.Table(columns=[columns[0], *media, *columns[1:]])
+    told = table_columns(columns, rows)
+    table = wandb.Table(columns=["sample_id", *media, *told])
     for row in rows:
         shown = [make(str(row["folder"] / name)) if (row["folder"] / name).exists() else None
                  for name, make in media.values()]
-        table.add_data(row.get(columns[0]), *shown, *(row.get(key) for key in columns[1:]))
-    started.log({"samples": table})
+        table.add_data(row["sample_id"], *shown, *(row.get(key) for key in told))
+    pictures = [wandb.Image(str(row["folder"] / "image.png"), caption=caption(row)) for row in rows[:PANEL]
+                if (row["folder"] / "image.png").exists()]
+    started.log({"samples": table, **({"pictures": pictures} if pictures else {})})
+
+
+def table_columns(columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those of `columns` that a table is read for: scores, prompts and seed, and settings that differ.
+
+    What is the same in all rows stands in the run's configuration, or in its result where it is a reader's
+    name; a score that no row has is left out too.
+    """
+    def differs(key: str) -> bool:
+        return any(row.get(key) != rows[0].get(key) for row in rows)
+
+    scores = [key for key in columns if key.startswith("score/") and (
+        differs(key) or rows[0].get(key) is not None and not key.endswith(OF_READERS))]
+    settings = [key for key in columns if key not in ("sample_id", *FIRST) and not key.startswith("score/")
+                and differs(key)]
+    return [*scores, *(key for key in FIRST if key in columns), *settings]
+
+
+def caption(row: Mapping[str, Any]) -> str:
+    """`a cat | says happy baby | heard happy lady | WER 50 % | CLIP 21.5`, as far as it is known."""
+    wer, clip = row.get("score/wer"), row.get("score/clip")
+    known = (row.get("image_prompt"), row.get("audio_prompt") and f"says {row['audio_prompt']}",
+             row.get("score/heard") and f"heard {row['score/heard']}",
+             None if wer is None else f"WER {100 * wer:.0f} %", None if clip is None else f"CLIP {clip:.3g}")
+    return " | ".join(str(part) for part in known if part)
 
 
 def _to_tensorboard(folder: Path, rows: list[dict[str, Any]]) -> None:
