@@ -255,6 +255,27 @@ def test_a_comparison_shows_only_what_differs(tmp_path: Path) -> None:
     assert "+66.7 points [+66.7, +66.7] <b>▼ worse</b>" in text  # two edits of three words, everywhere
 
 
+def test_what_an_evaluation_measures_is_in_every_table(tmp_path: Path) -> None:
+    """Figures of each sample with intervals and verdicts; those of sets as they stand."""
+    for name, stoi, fid in (("a", 0.25, 40.0), ("b", 0.75, 30.5)):
+        made = write_run(tmp_path / "made" / name, [{"image": image, "audio": "blue ocean"}
+                                                    for image in ("a cat", "a dog")])
+        rows = "".join(f"{where},{image},blue ocean,blue ocean,{stoi},{made}/samples/{where}/image.png\n"
+                       for where, image in (("000000000000", "a cat"), ("000000000001", "a dog")))
+        read = write_run(tmp_path / "read" / name, config={"run": str(made)}, task="evaluate",
+                         result={"stoi": stoi, "fid": fid})
+        (read / "samples.csv").write_text(f"name,image_prompt,audio_prompt,heard,stoi,file\n{rows}")
+    folders = [str(tmp_path / "read" / name) for name in "ab"]
+    assert main(["compare", *folders, "--out", str(tmp_path / "compare.html")]) == 0
+    page = (tmp_path / "compare.html").read_text()
+    assert "STOI</th><td>0.25 [0.25, 0.25]</td>" in page and "+0.5 [+0.5, +0.5] <b>▲ better</b>" in page
+    assert "FID</th><td>40</td><td>30.5</td><td>−9.5</td>" in page
+    assert main(["gallery", folders[1], "--out", str(tmp_path / "gallery.html")]) == 0
+    page = (tmp_path / "gallery.html").read_text()
+    assert "STOI <b>0.75</b>" in page and "FID <b>30.5</b>" in page
+    assert '{"key":"stoi","name":"STOI","falling":true}' in page and '"stoi":0.75' in page
+
+
 def test_an_unreadable_run_says_which(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "run.json").write_text("{")

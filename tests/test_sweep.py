@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from images_that_speak import cli, config, kept, objectives
 from images_that_speak.files import read_json
 from images_that_speak.resources import ROOT
-from images_that_speak.runs.sweep import sweep_name
+from images_that_speak.runs.sweep import sweep_name, table
 
 TASK = '''
 import os, signal, time
@@ -230,11 +230,22 @@ def test_the_declared_figures_are_those_of_a_result() -> None:
 ])
 def test_an_evaluation_declares_what_its_metrics_measure(metrics: str, names: set[str]) -> None:
     cfg = config._compose("evaluate", [f"metrics={metrics}", "optimized_metrics=[wer]"])
-    assert set(objectives.measured(cfg)) == names
+    found = objectives.measured(cfg)
+    assert set(found) == names <= {*objectives.OF_SAMPLES, *objectives.OF_SETS}
+    assert found == {name: objectives.HIGH if objectives.larger_is_better(name) else objectives.LOW
+                     for name in names}
     cfg.optimized_metrics = [*names]
     assert not objectives.undeclared(cfg, "evaluate")
     cfg.metrics = None
     assert all("is no figure of this run" in told for told in objectives.undeclared(cfg, "evaluate"))
+
+
+def test_a_sweep_of_evaluations_tells_what_was_measured() -> None:
+    jobs = [{"name": name, "folder": name, "status": "finished", "settings": {"run": name}, "error": None,
+             "result": {"wer": 0.5, "stoi": stoi, "fid": 9.5}} for name, stoi in (("a", 0.25), ("b", None))]
+    columns, rows = table(jobs)
+    assert columns == ["run", "status", "wer", "stoi", "fid", "run"]
+    assert [row["stoi"] for row in rows] == [0.25, None]
 
 
 def test_a_figure_of_a_metric_that_is_not_chosen_names_the_metric() -> None:

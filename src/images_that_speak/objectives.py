@@ -34,6 +34,13 @@ MEASURED = {
     "PictureDistances": dict.fromkeys(("fid", "kid"), LOW),
     "SoundDistances": dict.fromkeys(("fad", "kad"), LOW),
 }
+# How they are called in tables: figures of each sample, and of a set of samples alone.
+OF_SAMPLES = {"ssim": "SSIM", "hss": "HSS", "stoi": "STOI", "pesq": "PESQ", "mcd_dtw": "MCD", "clap": "CLAP",
+              "dnsmos_p808": "DNSMOS P.808", "dnsmos_sig": "DNSMOS SIG", "dnsmos_bak": "DNSMOS BAK",
+              "dnsmos_ovr": "DNSMOS OVR"}
+OF_SETS = {"fid": "FID", "kid": "KID", "fid_pocket": "FID (pocket)", "kid_pocket": "KID (pocket)",
+           "fid_clip": "FID (CLIP)", "kid_clip": "KID (CLIP)", "fad_mel": "FAD (mel)", "kad_mel": "KAD (mel)",
+           "fad_clap": "FAD (CLAP)", "kad_clap": "KAD (CLAP)"}
 # What the names of a distance end in, by the last name of its features' `_target_`.
 FEATURES = {"ClipSquares": "clip", "MelStatistics": "mel", "ClapSounds": "clap"}
 # What a LightningModule logs, or a job returns, by the last name of its `_target_` or `job`.
@@ -75,6 +82,12 @@ def measured(cfg: DictConfig) -> dict[str, str]:
         found |= {f"{name}_{ending}" if ending else name: better
                   for name, better in MEASURED.get(_last(part.get("_target_")), {}).items()}
     return found
+
+
+def larger_is_better(name: str) -> bool:
+    """Of a name in `OF_SAMPLES` or `OF_SETS`."""
+    known = {key: better for group in MEASURED.values() for key, better in group.items()}
+    return known[name if name in known else name.partition("_")[0]] == HIGH
 
 
 def _last(target: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..files import content_hash
+from ..objectives import OF_SETS
 from ..scoring.statistics import Interval
 from .chart import LETTERS, curves, number
 from .differences import METRICS, Metric, difference, shared, totals_of, verdict
@@ -101,6 +102,7 @@ def _figures(runs: Sequence[RunFolder]) -> str:
             cells.append(f'<td class="{kind.split()[-1]}">' + ("–" if found is None else
                          f"{_shown(found, metric, signed=True)} <b>{MARKS[kind]} {kind}</b>") + "</td>")
         rows.append(f'<tr><th scope="row">{html.escape(metric.name)}</th>{"".join(cells)}</tr>')
+    rows += _of_sets(runs)
     if not rows:
         return ""
     heads = ["", *LETTERS[:len(runs)], *(f"{letter} against A" for letter in LETTERS[1:len(runs)])]
@@ -115,6 +117,24 @@ def _figures(runs: Sequence[RunFolder]) -> str:
     return ("<h2>Figures</h2>\n" + note + f'<div class="wide">{_table(heads, "".join(rows))}</div>'
             f'<p class="quiet">In brackets 95 % bootstrap intervals over prompts; differences are paired by '
             f"sample_id (samples shared with A: {counts}), and undecided where the interval holds 0.</p>")
+
+
+def _of_sets(runs: Sequence[RunFolder]) -> list[str]:
+    """Rows of the figures that only a set of samples has, such as FID, which have no interval."""
+    rows = []
+    for key, name in OF_SETS.items():
+        values = [(run.result or {}).get(key) for run in runs]
+        known = [Interval(float(value)) if isinstance(value, (int, float)) else None for value in values]
+        if not any(known):
+            continue
+        apart = [None if found is None or known[0] is None else Interval(found.value - known[0].value)
+                 for found in known[1:]]
+        metric = Metric(key, name, -1, False, lambda scores: 0.0)
+        cells = [_shown(found, metric) for found in known] + [
+            _shown(found, metric, signed=True) for found in apart]
+        rows.append(f'<tr><th scope="row">{html.escape(name)}</th>'
+                    + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return rows
 
 
 MARKS = {"better": "▲", "worse": "▼", "undecided": "·", "the same": "="}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import objectives
 from ..scoring.statistics import Interval, ratio, resampling_weights
 from .folders import Sample
 
@@ -51,6 +52,8 @@ METRICS = (
     *(_count(key) for key in ("invented", "insertions", "deletions", "substitutions")),
     _mean("clip", "CLIP", 1, False), _mean("top1", "top-1", 1, True),
     _mean("joint", "joint success", 1, True), _mean("evaluations", "network passes", -1, False),
+    *(_mean(key, name, 1 if objectives.larger_is_better(key) else -1, False)
+      for key, name in objectives.OF_SAMPLES.items()),
 )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from ..config import flatten, read_written
 from ..errors import UserError, nearest
 from ..files import names_apart, read_json
+from ..objectives import OF_SAMPLES
 from ..resources import ROOT
 from ..runs.identity import VOLATILE
 
@@ -25,7 +26,8 @@ READING = ("reader", "words", "run")
 # Folders below which no run folder is looked for.
 INSIDE = ("samples", "checkpoints", "weights", "wandb")
 NUMBERS = ("wer", "cer", "per", "words", "characters", "phones", "insertions", "deletions", "substitutions",
-           "clip", "rank", "second_wer", "second_words", "invented", "second_invented", "evaluations")
+           "clip", "rank", "second_wer", "second_words", "invented", "second_invented", "evaluations",
+           *OF_SAMPLES)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from .. import objectives
 from ..errors import UserError
 from ..files import atomic_write
 from ..scoring.text import PLAIN
@@ -26,7 +27,8 @@ USUAL_RATIO = 4.0  # width by height of the families' pictures, which the pages 
 EMBED_LIMIT = 200 * 2**20  # bytes; browsers take seconds to open more
 MIME = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".bmp": "bmp"}  # of pictures that are no png
 SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "invented", "insertions", "deletions",
-                "substitutions", "clip", "rank", "top1", "taken_for", "joint", "evaluations")
+                "substitutions", "clip", "rank", "top1", "taken_for", "joint", "evaluations",
+                *objectives.OF_SAMPLES)
 
 
 def render(title: str, body: str, data: Any, scripts: Sequence[str], command: str = "",
@@ -52,10 +54,10 @@ def render(title: str, body: str, data: Any, scripts: Sequence[str], command: st
 
 
 def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> dict[str, Any]:
-    """What gallery.js shows: {runs, keys, base, samples}.
+    """What gallery.js shows: {runs, keys, measured, base, samples}.
 
     `keys` are the settings in which the runs differ (`shown`: those that were chosen), `base` those that they
-    share. Pictures and sounds are
+    share, `measured` the scores that metrics beside WER and CLIP gave. Pictures and sounds are
     named relative to `page`; with `embed` they are part of the data, sounds as FLAC, which loses nothing.
     Raises UserError when that would be more than a browser opens.
     """
@@ -81,6 +83,9 @@ def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> d
                  for number, run in enumerate(runs)],
         "keys": [{"key": key.removesuffix("._target_"), "short": names[key], "shown": key in shown}
                  for key in different],
+        "measured": [{"key": key, "name": name, "falling": objectives.larger_is_better(key)}
+                     for key, name in objectives.OF_SAMPLES.items()
+                     if any(sample.scores.get(key) is not None for _, sample in pairs)],
         "base": {key: _plain(value) for key, value in shared.items()},
         "samples": [_sample_data(number, runs[number], sample, aligned, page, embed)
                     for (number, sample), aligned in zip(pairs, words, strict=True)],

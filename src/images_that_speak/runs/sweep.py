@@ -24,12 +24,14 @@ from omegaconf import DictConfig
 from .. import config
 from ..errors import UserError
 from ..files import atomic_write, content_hash, read_json, write_json
+from ..objectives import OF_SAMPLES, OF_SETS
 from .identity import is_volatile
 from .run import open_run
 from .samples import write_csv
 
 # Beside the scores: what a table of jobs shows of a result.
-SHOWN = ("wer", "per", "clip", "top1", "joint", "valid/loss", "train/loss", "steps", "seconds")
+SHOWN = ("wer", "per", "clip", "top1", "joint", *OF_SAMPLES, *OF_SETS, "valid/loss",
+         "train/loss", "steps", "seconds")
 
 
 def sweep_name(task: str, overrides: Sequence[str]) -> str:
