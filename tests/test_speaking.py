@@ -24,7 +24,7 @@ from images_that_speak.generate import generate
 from images_that_speak.speaking import voices
 from images_that_speak.speaking.jobs import plan_jobs
 from images_that_speak.speaking.make import Maker
-from images_that_speak.speaking.modulation import Modulation, blur, loudness, spoken
+from images_that_speak.speaking.modulation import Modulation, blur, faded, loudness, spoken
 from images_that_speak.speaking.paint import LUMA, coloured, detailed, painted
 from images_that_speak.speaking.photographs import Framing
 
@@ -106,7 +106,8 @@ def test_a_voice_on_a_plain_ground_is_its_own_contrast() -> None:
     compose_ = Modulation(voice_db=0, valleys=1, soften_rows=0, soften_columns=0, rounds=0)
     voice = logmel_to_picture(LogMel()(torch.from_numpy(tone(3)).T))
     plain = torch.full_like(voice, 0.5)
-    expected = 0.45 - 0.5 * 0.35 + compose_.spoken_contrast(voice)  # a plain picture is stretched to black
+    ground = 0.45 - 0.5 * 0.35  # a plain picture is stretched to black
+    expected = ground + faded(spoken(voice))[:, None] * compose_.spoken_contrast(voice)
     torch.testing.assert_close(compose_(plain, voice), expected.clamp(0, 1), atol=1e-4, rtol=0)
 
 
@@ -122,6 +123,8 @@ def test_silence_belongs_to_the_picture() -> None:
     voice[:, 100:, 120:180] = 0.6
     said = spoken(voice)[0]
     assert said[140:160].min() == 1 and said[:90].max() == 0 and said[210:].max() == 0
+    fade = faded(said[None])[0]
+    assert fade[120:180].min() > 0.99 and fade[:50].max() < 0.01 and fade[250:].max() < 0.01
 
 
 @pytest.mark.parametrize(("key", "value"), [("low_hz", -1), ("shading", 1.5), ("rounds", 99), ("low_hz", 20),

@@ -29,6 +29,7 @@ RATE = MEL.sample_rate / MEL.hop  # columns a second
 DECIBELS = 20 * MEL.log_range / 2.302585  # from black to white
 POWER = 2 * MEL.log_range  # exp(POWER · x) is the power of a cell of brightness x
 EVEN_ROWS, EVEN_COLUMNS = 40.0, 60.0  # over which the voice's loudness and spectrum are evened out
+BESIDE = 30  # columns beside a word that still belong to the sentence
 EAR_ROWS, EAR_COLUMNS = 3.0, 2.5  # over which power is averaged: about the window's 64 ms
 
 
@@ -94,9 +95,10 @@ class Modulation:
             raise UserError(f"picture of shape {tuple(picture.shape)} and voice of {tuple(voice.shape)}: "
                             f"expected both as (batch, {MEL.n_mels}, frames)")
         slow, band, fine = self.bands(stretched(picture))
-        share = self.contested + (max(self.silence, self.contested) - self.contested) * (1 - spoken(voice))
+        said = spoken(voice)
+        share = self.contested + (max(self.silence, self.contested) - self.contested) * (1 - said)
         target = (self.brightness + self.shading * (slow - 0.5) + share[:, None] * band
-                  + self.spoken_contrast(voice))
+                  + faded(said)[:, None] * self.spoken_contrast(voice))
         message = target + self.detail * fine
         wanted = loudness(target)
         for _ in range(self.rounds):
@@ -146,6 +148,15 @@ def spoken(voice: Tensor) -> Tensor:
     level = blur(level, 0, 2)[:, 0]
     quiet, loud = torch.quantile(level, torch.tensor([0.05, 0.9], device=level.device), dim=1)
     return ((level - quiet[:, None]) / (loud - quiet).clamp(min=1e-3)[:, None] * 1.6).clamp(0, 1)
+
+
+def faded(said: Tensor) -> Tensor:
+    """(B, F) of `spoken` → (B, F) in [0, 1]: 1 within and between words, fading out beside the sentence.
+
+    Without it the voice's local mean would leave a dark edge where the sentence begins and ends.
+    """
+    near = torch.nn.functional.max_pool1d(said[:, None], 2 * BESIDE + 1, 1, BESIDE)
+    return blur(near, 0, BESIDE / 3)[:, 0]
 
 
 def loudness(picture: Tensor) -> Tensor:
