@@ -77,7 +77,8 @@ system_tests:
 	test -d $(STAMPS),$(DEBIAN_TESTS),The tests that need them are skipped.)
 
 generate: .venv/generate.installed
-	$(BIN)/python generate.py $(ARGS)
+	$(BIN)/python generate.py $(if $(ARGS),$(ARGS),image=docs/media/photographs/chelsea.jpg \
+	  audio_prompt="Never trust a cat with your dinner.")
 
 demo: .venv/demo.installed
 	$(BIN)/python -m images_that_speak.demo $(ARGS)
