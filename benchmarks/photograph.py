@@ -2,8 +2,9 @@
 
     python benchmarks/photograph.py [PHOTOGRAPH ...]
 
-Baseline of the same run: Griffin-Lim alone on a picture of the same length, which is the sound's share. Speech,
-reading, framing, composing, painting and sound are timed apart: medians over the photographs and three rounds.
+Baseline of the same run: Griffin-Lim alone on a picture of the same length, which is the sound's share.
+Speech, reading, framing, composing, painting and sound are timed apart: medians over the photographs and
+three rounds.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_make_installs_from_the_lock_and_generating_only_what_it_needs() -> None
         return made.stdout
 
     generate = said("generate")
-    assert ".[voices]" in generate and ".[dev]" not in generate and "apt-get" not in generate
+    assert ".[voices,judges]" in generate and ".[dev]" not in generate and "apt-get" not in generate
     assert ".[dev]" in said("test") and "tuxpaint-stamps-default" in said("test")
 
 

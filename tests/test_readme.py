@@ -27,7 +27,8 @@ def shortened(command: str, work: Path) -> list[str]:
     if words[1] == "generate.py":
         prompts = [] if "prompts=" not in command else [f"prompts={first_pair(work)}"]
         steps = "steps=2" if "steps=" not in command else "steps=3"
-        return [*words[1:], logs, steps, "reader=pocketsphinx", *prompts]
+        reader = [] if "reader=" in command else ["reader=pocketsphinx"]
+        return [*words[1:], logs, steps, *reader, *prompts]
     if words[1] == "evaluate.py":
         return [*words[1:], logs, "bootstrap=10"]
     if "images_that_speak.reports" in words:
