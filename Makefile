@@ -81,7 +81,7 @@ WHISPER = $(if $(wildcard .venv/lib/*/site-packages/faster_whisper),reader=whisp
 
 generate: .venv/generate.installed
 	$(BIN)/python generate.py $(if $(ARGS),$(ARGS),image=docs/media/photographs/chelsea.jpg \
-	  audio_prompt="Never trust a cat with your dinner." $(WHISPER))
+	  audio_prompt="A strong wind blew the leaves across the empty playground." $(WHISPER))
 
 demo: .venv/demo.installed
 	$(BIN)/python -m images_that_speak.demo $(ARGS)
