@@ -72,6 +72,6 @@ def coloured(luminance: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     fits, so clipping never moves the luminance; rounding moves it by at most one level.
     """
     y = luminance[..., None]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         room = np.where(chroma > 0, (1 - y) / chroma, np.where(chroma < 0, y / -chroma, np.inf)).min(-1)
     return np.round(255 * (y + chroma * np.clip(room, 0, 1)[..., None]).clip(0, 1)).astype(np.uint8)
