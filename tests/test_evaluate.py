@@ -32,6 +32,7 @@ from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
 from images_that_speak.scoring.heard import Heard, PocketsphinxReader
+from images_that_speak.scoring.metric import Clip, Scores
 from images_that_speak.scoring.seen import PictureReader, Shown
 from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
@@ -478,6 +479,30 @@ def test_read_back_after_generating(tmp_path: Path) -> None:
     assert one["wer"] == 0 and "wer_interval" not in one and "top1" not in one
     with pytest.raises(UserError, match="no such file"):
         read_back([tmp_path / "nowhere"], READERS)
+
+
+def test_metrics_measure_what_was_generated(tmp_path: Path) -> None:
+    """Figures of each sample in its sample.json and their mean, those of the set beside it."""
+
+    class Levels:
+        weights, protocol, reference = "none", "", None
+        seen = 0
+
+        def add(self, clips: Sequence[Clip]) -> list[Scores]:
+            self.seen += len(clips)
+            return [{"ssim": float(number % 2)} for number, _ in enumerate(clips)]
+
+        def total(self) -> dict[str, float]:
+            return {"fid": float(self.seen)}
+
+        def load(self) -> None: ...
+
+        def counted(self) -> None: ...
+
+    folders = sorted((make_run(tmp_path) / "samples").iterdir())
+    found = read_back(folders[:4], READERS, quiet=True, metrics={"levels": Levels()})
+    assert (found["ssim"], found["fid"]) == (0.5, 4.0)
+    assert read_json(folders[1] / "sample.json")["scores"]["ssim"] == 1.0
 
 
 def test_a_missing_eye_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from images_that_speak import cli, config, kept, objectives
 from images_that_speak.files import read_json
 from images_that_speak.resources import ROOT
 from images_that_speak.runs.sweep import sweep_name, table
+from images_that_speak.validate import problems
 
 TASK = '''
 import os, signal, time
@@ -238,6 +239,15 @@ def test_an_evaluation_declares_what_its_metrics_measure(metrics: str, names: se
     assert not objectives.undeclared(cfg, "evaluate")
     cfg.metrics = None
     assert all("is no figure of this run" in told for told in objectives.undeclared(cfg, "evaluate"))
+
+
+def test_a_search_over_pictures_takes_what_metrics_measure() -> None:
+    cfg = config._compose("generate", ["metrics=stoi", "optimized_metrics=[wer,stoi]"])
+    assert not objectives.undeclared(cfg, "generate") and not problems(cfg, "generate")
+    cfg.reader = None
+    assert any(told.startswith("metrics=stoi: nothing is read back") for told in problems(cfg, "generate"))
+    cfg = config._compose("generate", ["optimized_metrics=[stoi]"])
+    assert "metrics=stoi measures it" in objectives.undeclared(cfg, "generate")[0]
 
 
 def test_a_sweep_of_evaluations_tells_what_was_measured() -> None:

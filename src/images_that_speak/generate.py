@@ -16,7 +16,7 @@ from .diffusion.layout import Layout
 from .files import read_json
 from .runs import Run, open_run
 from .runs.profile import profiled
-from .scoring.evaluate import read_back
+from .scoring.evaluate import load_metrics, read_back
 from .scoring.tables import print_table
 from .speaking.make import Maker, in_same_cells, refuse_files
 from .speaking.make import make_missing as make_speaking
@@ -33,13 +33,15 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
     with open_run(cfg, "generate") as run:
         if run.result is not None:
             return run.result
+        # What they need is missed now, or not at all.
+        metrics = load_metrics(cfg)
         with profiled(run.dir, cfg.profile):
             made, seconds = make(run)
         folders = [run.sample_dir(job.sample_id) for job in jobs]
         result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2),
                                   "evaluations": evaluations}
         if cfg.reader is not None:
-            result |= read_back(folders, cfg.reader, device=cfg.device)
+            result |= read_back(folders, cfg.reader, device=cfg.device, metrics=metrics)
         show(folders)
         print(f"run folder: {min(str(run.dir), os.path.relpath(run.dir), key=len)}")
         return run.finish(result)

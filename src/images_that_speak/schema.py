@@ -106,6 +106,8 @@ class Generate(Making, Common):
     sentences: str | None = None
     num_samples: int = MISSING
     batch_size: int = MISSING
+    reference: str | None = None
+    metrics: Any = None
     profile: bool = False
     debug: str | None = None
     report: Reports = field(default_factory=Reports)

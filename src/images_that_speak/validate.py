@@ -150,6 +150,9 @@ def _generate(cfg: DictConfig, found: list[str]) -> None:
         phrases += [cfg.audio_prompt] if not OmegaConf.is_missing(cfg, "audio_prompt") and not empty else []
     if _speaks_phonemes(cfg):
         found += [problem for phrase in dict.fromkeys(phrases) for problem in _phrase_problems(phrase)]
+    if cfg.get("metrics") and cfg.reader is None:
+        found.append(f"metrics={'+'.join(map(str, cfg.metrics))}: nothing is read back (reader=none), so "
+                     "nothing would be measured; expected another reader, or metrics=none")
     starts = [_select(cfg, f"guidance.{branch}_start", found) for branch in ("image", "audio")]
     if all(isinstance(start, (int, float)) and not math.isnan(start) and start > 0 for start in starts):
         found.append(f"guidance.image_start={starts[0]} and guidance.audio_start={starts[1]}: one of them "

@@ -7,9 +7,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..runs import as_made
-from ..scoring.evaluate import build_metrics, find_pictures, find_run, made_by, vocoder_of
+from ..scoring.evaluate import find_pictures, find_run, made_by, vocoder_of
 from .findings import Findings
-from .readers import check_readers
+from .readers import check_metrics, check_readers
 
 
 def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
@@ -32,10 +32,7 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
             found.tell("played", "the sound file beside each picture")
         else:
             found.tell("played", "by " + ", ".join(dict.fromkeys(map(_player, configs))))
-    with found.step("metrics"):
-        metrics = build_metrics(cfg)
-        if metrics:
-            found.tell("metrics", "; ".join(f"{name} ({metric.weights})" for name, metric in metrics.items()))
+    check_metrics(found, cfg)
     check_readers(found, cfg)
     return found.lines, found.problems
 

@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..speaking.make import in_same_cells, refuse_files
 from ..speech.phonemes import PAUSE
 from .findings import Findings, compare, compare_lora, counted, size, table, weights
-from .readers import check_readers
+from .readers import check_metrics, check_readers
 from .speaking import check_speaking
 
 SHOWN = 5  # phrases whose phones are listed
@@ -37,6 +37,7 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     if in_same_cells(cfg):
         if layout is not None:
             _tell_weights(found, layout, check_speaking(found, cfg, layout), cfg.vocoder.path)
+        check_metrics(found, cfg)
         check_readers(found, cfg)
         return found.lines, found.problems
     with found.step("image"):
@@ -50,6 +51,7 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         _tell_weights(found, layout, branches, cfg.vocoder.path)
         jobs = _jobs(found, cfg, layout)
         _tell_steps(found, cfg, layout, len(jobs))
+    check_metrics(found, cfg)
     check_readers(found, cfg)
     return found.lines, found.problems
 

@@ -9,11 +9,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import unbound
 from ..scoring.efficientnet import MODELS
-from ..scoring.evaluate import load_readers
+from ..scoring.evaluate import build_metrics, load_readers
 from ..scoring.faster_whisper import OWN_NAMES
 from .findings import Findings
 
 AT_HAND = ("pocket", *OWN_NAMES, *MODELS)  # models that no hub is asked for
+
+
+def check_metrics(found: Findings, cfg: DictConfig) -> None:
+    """Build the metrics, which reads nothing large, and tell them."""
+    with found.step("metrics"):
+        if metrics := build_metrics(cfg):
+            found.tell("metrics", "; ".join(f"{name} ({metric.weights})" for name, metric in metrics.items()))
 
 
 def check_readers(found: Findings, cfg: DictConfig) -> None:

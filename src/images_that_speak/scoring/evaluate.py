@@ -203,7 +203,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, device: str = "cpu",
-              resamplings: int = 1000, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+              resamplings: int = 1000, seed: int = 0, quiet: bool = False,
+              metrics: Mapping[str, Metric] | None = None) -> dict[str, Any]:
     """Read sample folders back, write the scores into each sample.json, and return the totals.
 
     Args:
@@ -211,8 +212,9 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
         reader: the configuration section `reader`, or `Readers`. When the picture reader cannot be loaded, a
             note says so and nothing is said of what is seen.
         vocoder: plays the pictures; None reads speech.wav, which generate.py decodes from the 8-bit picture.
+        metrics: by name, loaded; what each measures beside.
 
-    Returns `plain_totals`. Raises UserError when no folder can be read.
+    Returns `plain_totals`, and what `metrics` say of the set. Raises UserError when no folder can be read.
     """
     items = _named_apart([_sample_item(Path(folder)) for folder in folders])
     notes = []
@@ -226,14 +228,16 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
             notes.append(f"what is seen is not scored: {error}")
     if vocoder is None:
         readers = replace(readers, source="wav")
-    report = read_items(items, readers, vocoder)
+    report = read_items(items, readers, vocoder, metrics)
     report.notes += notes
+    own = [key for keys in report.measured.values() for key in keys]
     if not quiet:
         tell(report)
     for row, item in zip(report.rows, report.items, strict=True):
         assert item.record is not None and item.folder is not None
-        write_scores(item.folder, item.record, row, report.seen)
-    return plain_totals(totals(report.rows, resamplings, seed)) | unscored(report.rows)
+        write_scores(item.folder, item.record, row, [*report.seen, *own])
+    sets = {key: value for metric in (metrics or {}).values() for key, value in metric.total().items()}
+    return plain_totals(totals(report.rows, resamplings, seed, own)) | sets | unscored(report.rows)
 
 
 # --- what there is to read
