@@ -127,6 +127,17 @@ def test_settings_are_told_once_and_as_people_know_them(tmp_path: Path) -> None:
     assert [run["values"][at] for run in data["runs"]] == ["mean_of_draws", "mask", "mask"]
 
 
+def test_a_setting_that_follows_another_is_told_once(tmp_path: Path) -> None:
+    """Also where a whole group was chosen, whose options all count as changed."""
+    for name, weight in (("a", 0.5), ("b", 0.9)):
+        write_run(tmp_path / name, config={"guidance": {"audio_weight": weight},
+                                           "composition": {"audio_weight": weight}},
+                  changed={"guidance.audio_weight": weight,
+                           "composition.audio_weight": "${guidance.audio_weight}"})
+    runs = find_runs([tmp_path])
+    assert chosen(runs, varied(runs)) == ["guidance.audio_weight"]
+
+
 def test_an_option_that_varies_within_a_choice_is_told(tmp_path: Path) -> None:
     for name, scheduler in (("a", {"name": "ddim"}), ("b", {"name": "dpm", "solver_order": 2}),
                             ("c", {"name": "dpm", "solver_order": 3})):

@@ -108,7 +108,9 @@ class RunFolder:
         info = self.info
         if self.task == "evaluate" and (read := self._read) is not None and (read / "run.json").exists():
             info = read_json(read / "run.json")
-        return set(info.get("changed") or ())
+        # Another choice of a group brings keys that follow others: ${guidance.audio_weight}.
+        return {key for key, value in (info.get("changed") or {}).items()
+                if not (isinstance(value, str) and "${" in value)}
 
     @cached_property
     def samples(self) -> list[Sample]:
