@@ -28,7 +28,8 @@ from images_that_speak.reports.gallery import write_gallery
 from images_that_speak.reports.sheet import cell, write_sheet
 from images_that_speak.reports.study import write_study
 from images_that_speak.reports.video import write_videos
-from images_that_speak.scoring.evaluate import Item, Readers, find_pictures, read_items
+from images_that_speak.runs.samples import read_rows
+from images_that_speak.scoring.evaluate import Item, Readers, find_pictures, find_run, read_items
 from images_that_speak.scoring.heard import Heard
 from images_that_speak.scoring.metric import Clip
 from images_that_speak.scoring.pairs import CepstralDistortion, Intelligibility, PictureSimilarity
@@ -150,6 +151,26 @@ def test_sounds_of_any_length_are_heard(tmp_path: Path) -> None:
     report = read_items(find_pictures(tmp_path), Readers(ear, source="wav"))
     assert set(report.left_out) == {"a.png"} and "0.090 s" in report.left_out["a.png"]
     assert [len(wave) for wave in ear.waves] == [1_600, 51_200, 320_000]
+
+
+def test_a_broken_record_leaves_the_others_to_be_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        sample(tmp_path / "samples" / name, coloured(256, 40))
+    (tmp_path / "samples/a/sample.json").write_text("{")
+    for items in (find_run(tmp_path), find_pictures(tmp_path)):
+        report = read_items(items, Readers(Ear()), load_vocoder("griffin_lim"))
+        assert [row["name"] for row in report.rows] == ["b"]
+        assert set(report.left_out) == {"a"} and "sample.json" in report.left_out["a"]
+
+
+def test_any_broken_file_is_a_line(tmp_path: Path) -> None:
+    """A tiff without a width made Pillow raise a TypeError."""
+    Image.fromarray(coloured(64, 80)).save(tmp_path / "a.tiff")
+    data = (tmp_path / "a.tiff").read_bytes()
+    at = data.index(bytes([0, 1, 4, 0])) if bytes([0, 1, 4, 0]) in data else data.index(bytes([0, 1, 3, 0]))
+    (tmp_path / "a.tiff").write_bytes(data[:at] + bytes([0, 77]) + data[at + 2:])
+    with pytest.raises(UserError, match=r"a.tiff: not a readable picture"):
+        read_picture(tmp_path / "a.tiff")
 
 
 # --- CLIP
@@ -291,3 +312,8 @@ def test_colouring_leaves_alone_what_has_its_colours(run: Path, tmp_path: Path,
     write_colour(tmp_path / "gray", brightness, chroma, {})
     painted = np.asarray(Image.open(tmp_path / "gray/colour.png"))
     assert np.array_equal(luminance(painted), brightness) and painted[..., 0].mean() > painted[..., 1].mean()
+
+
+def test_tables_name_photographs(run: Path) -> None:
+    rows = read_rows(sorted((run / "samples").iterdir()))
+    assert [row["photograph"] for row in rows] == ["high.jpg", "usual.jpg", "wide.jpg"]

@@ -7,7 +7,9 @@ Generating, evaluating, reports and the demo all read pictures here.
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,9 @@ LONGEST = 6000  # frames that are played of one picture: a minute
 SMALLEST = 8  # pixels of a side
 ENOUGH = 2048  # pixels of the shorter side: of more, means over blocks are taken first, to bound the memory
 LARGEST = 100_000_000  # pixels of a file that is not a jpg, which are read smaller
+# What Pillow's readers raise on files that are not what they claim to be.
+BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError,
+          OverflowError, struct.error, zlib.error)
 # Files that show a picture once more, coloured, mapped to colours or with a frame: by their name, or by the
 # end of it. A picture of anyone may well be called x_colour.png, and we write none.
 COPIES = ("colour", "spectrogram", "spec", "video")
@@ -107,7 +112,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 yield image
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: more pixels than can be read safely ({error})") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: not a readable picture ({' '.join(str(error).split())[:200]})") from error
 
 

@@ -28,6 +28,8 @@ def read_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
         sample = read_json(folder / "sample.json")
         settings = flatten(sample.get("settings") or {})
         row = {"sample_id": name, **{key: sample.get(key) for key in FIRST if key in sample}}
+        if isinstance(sample.get("source"), dict):  # a photograph, which often has no prompt
+            row["photograph"] = Path(str(sample["source"].get("path"))).name
         row.update({key: value for key, value in settings.items()
                     if isinstance(value, (int, float, str, bool)) and key not in row})
         row.update({f"score/{key}": value for key, value in flatten(sample.get("scores") or {}).items()

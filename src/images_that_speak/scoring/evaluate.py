@@ -57,7 +57,7 @@ PHOTOGRAPH_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 class Item:
     """One picture to read back. `record` is its sample.json, where it has one.
 
-    vocoder: what plays it; None leaves it to whoever reads.
+    vocoder: what plays it; None leaves it to whoever reads. broken: why it cannot be read, if that is known.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Item:
     record: dict[str, Any] | None = None
     folder: Path | None = None
     vocoder: Any = None
+    broken: str | None = None
 
     @property
     def run(self) -> Path | None:
@@ -253,9 +254,12 @@ def find_run(run: str | Path) -> list[Item]:
 
 
 def _sample_item(folder: Path) -> Item:
-    record = read_json(folder / "sample.json")
-    if not isinstance(record, dict):
-        raise UserError(f"{folder / 'sample.json'}: expected a JSON object")
+    try:
+        record = read_json(folder / "sample.json")
+        if not isinstance(record, dict):
+            raise UserError(f"{folder / 'sample.json'}: expected a JSON object")
+    except UserError as error:  # one that is broken leaves the others to be read
+        return Item(folder.name, folder / "image.png", folder=folder, broken=str(error))
     return Item(folder.name, folder / "image.png", folder / "speech.wav", record.get("image_prompt"),
                 record.get("audio_prompt"), record, folder)
 
@@ -515,6 +519,8 @@ def _load(chunk: Sequence[Item], readers: Readers, vocoder: Any, report: Report,
     coloured = any(eye.needs_colour for eye in eyes)
     for item in chunk:
         try:
+            if item.broken is not None:
+                raise UserError(item.broken)
             picture = _shown(item, coloured) if wanted else None
             if readers.source == "wav":
                 waves.append(_sound(item))
