@@ -19,7 +19,7 @@ from images_that_speak.scoring.statistics import (
     totals,
     word_errors,
 )
-from images_that_speak.scoring.tables import markdown, total_row
+from images_that_speak.scoring.tables import markdown, print_table, total_row
 from images_that_speak.scoring.text import normalise
 
 
@@ -172,3 +172,12 @@ def test_invented_words_are_told_apart() -> None:
     assert found["wer"].value == pytest.approx(2 / 5)  # type: ignore[union-attr]
     # The second judge's normaliser is its own: it takes "gray" for another word than "grey".
     assert found["second_wer"].value == pytest.approx(2 / 5)  # type: ignore[union-attr]
+
+
+def test_tables_are_whole_where_there_is_no_terminal(capsys, monkeypatch) -> None:
+    """In a log laid out for 80 columns paths were cut: `samples/cc6364fb…` cannot be copied."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    row = {key: f"{key} " * 12 for key in "abc"} | {"path": f"samples/{'0123456789ab' * 3}"}
+    print_table([row], {key: key for key in row})
+    told = capsys.readouterr().out
+    assert row["path"] in told and row["a"].strip() in told and len(told.splitlines()) == 2

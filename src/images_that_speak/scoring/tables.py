@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,9 @@ def write_table(stem: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], limit: int = 30) -> None:
-    """Print at most `limit` rows to the terminal."""
+    """Print at most `limit` rows, as wide as they are where no terminal has to fit them."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     used = used_columns(rows, columns)
@@ -99,6 +101,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], l
         # Without markup, so that a prompt with brackets is printed as it is.
         table.add_row(*(_plain(row.get(key)) for key in used))
     console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # In a log a path that is cut cannot be copied.
+        console.width = max(console.width, Measurement.get(console, console.options.update(max_width=10_000),
+                                                           table).maximum)
     console.print(table)
     if len(rows) > limit:
         console.print(f"… and {len(rows) - limit} more")
