@@ -6,10 +6,10 @@
     python benchmarks/speaking.py figure        # all that was measured, as docs/frontier.png
 
 Every method is `generate.py` with its overrides; the judges chose and steered nothing (the styles were
-chosen with Whisper tiny.en and Lite0 on prompts/validation/speaking_*). Finished rows are kept under
-logs/benchmarks and not measured again. Cut-outs: told from the nouns of the other 19, in colour and gray.
-Full frames: whether the unmixed photograph's first class is among the first five. Intervals are bootstraps
-over pictures.
+chosen with Whisper tiny.en and Lite0, on words/speaking_nouns_validation.csv and the sentences of
+prompts/validation). Finished rows are kept under logs/benchmarks and not measured again. Cut-outs: told from
+the nouns of the other 19, in colour and gray. Full frames: whether the unmixed photograph's first class is
+among the first five. Intervals are bootstraps over pictures.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path)
     parser.add_argument("--stamps", type=Path, default=STAMPS)
     parser.add_argument("--rcc", type=Path, default=RCC)
-    parser.add_argument("--nouns", type=Path, default=ROOT / "prompts/speaking_nouns.csv")
+    parser.add_argument("--nouns", type=Path, default=ROOT / "words/speaking_nouns.csv")
     parser.add_argument("--sentences", type=Path, default=ROOT / "prompts/speaking_sentences.txt")
     parser.add_argument("--judge", default="packages", help="packages (Whisper base); tiny chooses")
     parser.add_argument("--eye", default="lite2", help="lite2, or lite0 to choose with")

@@ -359,7 +359,7 @@ def test_a_row_twice_is_found(copy):
 
 
 def test_opening_what_is_no_corpus_is_one_clear_error(copy, tmp_path):
-    with pytest.raises(UserError, match="build one with"):
+    with pytest.raises(UserError, match="build it with"):
         Corpus.open(tmp_path)
     with pytest.raises(UserError, match="train, valid or test"):
         Corpus.open(copy, "dev")

@@ -48,8 +48,10 @@ def training(rank: int, world: int, port: int, strategy: str, folder: Path) -> N
             if isinstance(part, torch.nn.Dropout):
                 part.p = 0.0
         # Not Adam, which makes whole steps of the rounding of gradients that are nearly 0.
+        # In the module's own groups, in which a checkpoint is gone on from.
         module.configure_optimizers = lambda module=module: torch.optim.SGD(  # type: ignore
-            [p for p in module.parameters() if p.requires_grad], lr=0.1, momentum=0.5)
+            [{"params": group["params"]} for group in
+             type(module).configure_optimizers(module)["optimizer"].param_groups], lr=0.1, momentum=0.5)
         log = module.log
         module.log = lambda name, value, log=log, **rest: (  # type: ignore
             losses.append(float(value)), log(name, value, **rest))

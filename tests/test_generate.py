@@ -124,11 +124,11 @@ def test_a_run_folder_holds_samples_that_say_what_they_are(make, tmp_path):
     run = next((tmp_path / "generate").iterdir())
     assert json.loads((run / "result.json").read_text())["samples"] == 2
     for seed in (7, 8):
-        folder = run / "samples" / sample_id("a cat", "happy music", seed)
+        folder = run / "samples" / sample_id("a frog", "happy music", seed)
         assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
         record = json.loads((folder / "sample.json").read_text())
         assert record["sample_id"] == folder.name and record["seed"] == seed
-        assert (record["image_prompt"], record["audio_prompt"]) == ("a cat", "happy music")
+        assert (record["image_prompt"], record["audio_prompt"]) == ("a frog", "happy music")
         # Three steps: the image is guided, two passes each; the speech is not, and four draws take two steps.
         assert record["evaluations"] == result["evaluations"] == 3 * 2 + 4 * 2
         assert record["settings"]["steps"] == 3 and record["scores"] == {}
@@ -222,7 +222,7 @@ def test_only_missing_samples_are_made_again(make, tmp_path, monkeypatch):
         generate(cfg)
     run = next((tmp_path / "generate").iterdir())
     # One of the two was cut off before its record was written.
-    (run / "samples" / sample_id("a cat", "happy music", 1) / "sample.json").unlink()
+    (run / "samples" / sample_id("a frog", "happy music", 1) / "sample.json").unlink()
     made.clear()
     assert generate(cfg)["made"] == 2
     assert made == [1, 2]
@@ -235,7 +235,7 @@ def test_what_is_missing_is_made_in_the_batch_it_was_begun_in(make, tmp_path, mo
     run = next((tmp_path / "generate").iterdir())
     images = {path: path.read_bytes() for path in run.glob("samples/*/image.png")}
     times = {path: path.stat().st_mtime_ns for path in images}
-    lost = run / "samples" / sample_id("a cat", "happy music", 1) / "image.png"
+    lost = run / "samples" / sample_id("a frog", "happy music", 1) / "image.png"
     lost.unlink()
     (run / "result.json").unlink()
     batches, real = [], module.generate_batch
@@ -251,7 +251,7 @@ def test_a_full_disk_loses_nothing_already_made(make, tmp_path, monkeypatch):
     real = os.replace
 
     def full(source, target):
-        if "samples" in str(target) and sample_id("a cat", "happy music", 1) in str(target):
+        if "samples" in str(target) and sample_id("a frog", "happy music", 1) in str(target):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(source, target)
 
@@ -261,7 +261,7 @@ def test_a_full_disk_loses_nothing_already_made(make, tmp_path, monkeypatch):
         generate(cfg)
     monkeypatch.setattr(os, "replace", real)
     run = next((tmp_path / "generate").iterdir())
-    first = run / "samples" / sample_id("a cat", "happy music", 0)
+    first = run / "samples" / sample_id("a frog", "happy music", 0)
     before = (first / "image.png").read_bytes()
     assert not list((run / "samples").rglob("*.tmp*"))
     assert generate(cfg)["made"] == 1

@@ -450,6 +450,7 @@ class Parrot:
     """Hears one word of what the first batch of pictures says; keeps what it was given."""
 
     name = "parrot"
+    normaliser = "plain"
 
     def __init__(self) -> None:
         self.waves: list[np.ndarray] = []

@@ -163,7 +163,7 @@ def test_metadata_is_read_as_people_write_it(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "said"), [
     ("LJ-1|a cat\nLJ-2|a|dog|barks\n", r"line 2 .*has 3 bars .expected id . text"),
     ("LJ-1,a cat\n", "line 1 .*has 0 bars"),
-    ("LJ-1|Ω\nLJ-2|Ж\n", "of 2 none can be said, the first: .*Ω"),
+    ("LJ-1|Я\nLJ-2|Ж\n", "of 2 none can be said, the first: .*Я"),
 ])
 def test_metadata_that_cannot_be_read_is_told(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")

@@ -108,7 +108,7 @@ def test_arrays_are_asked_as_tensors_are(kind: Any) -> None:
 class Broken:
     """A vocoder whose sound is none."""
 
-    def decode_picture(self, picture: np.ndarray) -> torch.Tensor:
+    def decode_message(self, picture: np.ndarray) -> torch.Tensor:
         return torch.full((1, 163_840), float("nan"))
 
 
