@@ -37,7 +37,7 @@ from images_that_speak.speaking.jobs import plan_jobs
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 RCC = Path("/usr/share/gcompris-qt/rcc")
-# The formula of the pilot, and what each part of ours is worth: one thing left out at a time.
+# The three styles, and what one change to the balanced one does.
 METHODS: dict[str, list[str]] = {
     "clearer_speech": ["style=clearer_speech"],
     "balanced": [],
