@@ -12,7 +12,6 @@ from machine import needs_font
 from omegaconf import OmegaConf
 from PIL import Image
 from tiny_family import tiny_pocket_family, tiny_stable_diffusion, tiny_text_encoder, tiny_tokenizer
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from images_that_speak import cli, config
 from images_that_speak.audio.mel import MEL
@@ -40,10 +39,10 @@ from images_that_speak.diffusion.sampling import make_scheduler
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 from images_that_speak.networks.chroma import ChromaNet
-from images_that_speak.networks.text import TextConditioner
 from images_that_speak.resources import ROOT
 from images_that_speak.scoring.evaluate import load_readers
-from images_that_speak.training.colour import error, train_colour
+from images_that_speak.training.colour import ColourTraining
+from images_that_speak.training.train import train
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
             "beta_schedule": "scaled_linear", "set_alpha_to_one": True, "timestep_spacing": "trailing"}
@@ -279,13 +278,11 @@ def teacher(tmp_path) -> dict[str, Path]:
 @needs_font
 def test_one_batch_is_learnt_by_heart(corpus, teacher):
     torch.manual_seed(0)
-    text = TextConditioner(CLIPTextModel.from_pretrained(teacher["text_encoder"], torch_dtype=torch.float32),
-                           CLIPTokenizer.from_pretrained(teacher["tokenizer"]))
-    batch = ColouredWindows(str(corpus), batch_size=4, silhouettes=0.0, speaking=0.0).batch(0)
-    network = ChromaNet((16, 16), 16)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    module = ColourTraining(**teacher, widths=(16, 16))
+    batch = vars(ColouredWindows(str(corpus), batch_size=4, silhouettes=0.0, speaking=0.0).batch(0))
+    optimizer = torch.optim.Adam(module.network.parameters(), lr=1e-2)
     for _ in range(60):
-        loss, gray = error(network, text, batch)
+        loss, gray = module.errors(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -294,8 +291,11 @@ def test_one_batch_is_learnt_by_heart(corpus, teacher):
 
 @needs_font
 def test_training_writes_what_the_command_reads(corpus, teacher, tmp_path):
-    result = train_colour(tmp_path / "weights", corpus=str(corpus), **teacher, steps=3, batch_size=4,
-                          widths=[8, 8])
+    result = train(config.compose("train", [
+        "experiment=pocket/colour", "steps=3", "data.batch_size=4", "model.widths=[8,8]",
+        f"data.corpus={corpus}", "export=null", "device=cpu", f"paths.logs={tmp_path}",
+        *(f"model.{name}={folder}" for name, folder in teacher.items())]))
     assert 0.5 < result["valid/error"] < 2
-    network = ChromaNet.from_pretrained(tmp_path / "weights/colour", torch_dtype=torch.float32)
+    folder, = tmp_path.glob("train/*/weights/colour")
+    network = ChromaNet.from_pretrained(folder, torch_dtype=torch.float32)
     assert network(torch.rand(1, 1, 32, 128), torch.rand(1, 16)).shape == (1, 2, 32, 128)

@@ -83,9 +83,10 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
     multirun = config.is_multirun(arguments)
     arguments = [config.quoted(argument, multirun) for argument in arguments]
     if task == "train":
+        from .renamed import with_moved_keys
         from .runs import resumed
 
-        arguments = resumed(arguments)
+        arguments = with_moved_keys(resumed(arguments))
     # Hydra takes overrides only from one place on the line, where no flag parts them.
     overrides, flags = parted(arguments)
     sys.argv[1:] = arguments = [*overrides, *flags]

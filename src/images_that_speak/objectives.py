@@ -54,12 +54,12 @@ TRAINED = {
     "RecogniserTraining": dict.fromkeys(
         ("train/loss", "train/ctc", "train/alignment", "train/frame_error", "valid/ctc", "valid/alignment",
          "valid/frame_error", "valid/phone_error"), LOW),
+    "TextTraining": {**dict.fromkeys(("train/loss", "valid/loss"), LOW), "valid/right": HIGH},
+    "SceneTraining": {**dict.fromkeys(("train/loss", "valid/loss"), LOW), "valid/variance_explained": HIGH},
+    "ColourTraining": dict.fromkeys(("train/loss", "train/error", "valid/error"), LOW),
     "basis": {"variance_kept": HIGH},
-    "text": {"loss": LOW, "held_out_right": HIGH},
-    "scene": {"loss": LOW, "variance_explained": HIGH},
     "durations": dict.fromkeys(("mae_ms", "utterance_error"), LOW),
     "clip": {"loss": LOW, "window_top1": HIGH},
-    "colour": {"valid/error": LOW},
 }
 
 

@@ -15,12 +15,8 @@ from ..data.tokenizer import build_tokenizer
 from ..diffusion.layout import pocket_layout
 from ..errors import UserError
 from ..networks.autoencoder import PatchAutoencoder
-from ..networks.scene import pocket_scene_conditioner
-from ..networks.text import pocket_text_conditioner
 from ..speech.durations import DurationModel, train_durations
 from ..training.clip import clip_settings, open_clip_config
-from ..training.scene import train_scene
-from ..training.text import train_text
 
 Parts = dict[str, nn.Module]
 
@@ -28,16 +24,6 @@ Parts = dict[str, nn.Module]
 def _sizes(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options that a training hands on to its network."""
     return {key: value for key, value in options.items() if key not in inspect.signature(function).parameters}
-
-
-def text(cfg: Any, options: dict[str, Any]) -> Parts:
-    sizes = _sizes(train_text, options)
-    return {"text encoder": pocket_text_conditioner(options["tokenizer"], **sizes).text_encoder}
-
-
-def scene(cfg: Any, options: dict[str, Any]) -> Parts:
-    return {"scene adapter": pocket_scene_conditioner(options["text_encoder"], options["tokenizer"],
-                                                      **_sizes(train_scene, options)).scene}
 
 
 def basis(cfg: Any, options: dict[str, Any]) -> Parts:
@@ -68,4 +54,4 @@ def bind(cfg: Any, options: dict[str, Any]) -> Parts:
 
 # Of the tokenizer's job there is nothing to build.
 JOBS = {f"images_that_speak.training.jobs.{build.__name__}": build
-        for build in (text, scene, basis, durations, clip, bind)}
+        for build in (basis, durations, clip, bind)}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import UserError
 from .captions import Caption
 from .corpus import Corpus
 from .emoji import FONT, concepts, drawing
 from .pictures import PictureSampler, scaled
+from .steps import StepData
 
 
 @dataclass
@@ -117,3 +121,27 @@ class ColouredWindows:
         loud = rng.uniform(0.5, 1.0, n) * (rng.random(n) < self.speaking)
         return windows * torch.from_numpy(loud.astype(np.float32))[:, None, None]
 
+
+class ColouredData(StepData):
+    """Batches for `ColourTraining`: {"gray": (B, 1, S, S), "chroma": (B, 2, S, S), "captions": B texts}.
+
+    Validates on captions that no training sees.
+
+    Args:
+        corpus: folder of the speech corpus whose pictures lie over the drawings.
+    """
+
+    valid_batches = 8
+
+    def __init__(self, corpus: str | Path, batch_size: int = 16, workers: int = 0, seed: int = 0):
+        super().__init__(workers)
+        if batch_size < 1:
+            raise UserError(f"data.batch_size={batch_size}: expected at least 1")
+        self.train = ColouredWindows(str(corpus), seed=seed, batch_size=batch_size)
+        self.valid = replace(self.train, seed=seed + 1, split="test")
+
+    def train_batch(self, number: int) -> dict[str, Any]:
+        return vars(self.train.batch(number))
+
+    def valid_batch(self, number: int) -> dict[str, Any]:
+        return vars(self.valid.batch(number))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..data.coloured import ColouredBatch, ColouredWindows
 from ..errors import UserError
 from ..networks.chroma import ChromaNet
 from ..networks.text import TextConditioner
@@ -19,50 +19,59 @@ from ..weights import finite
 from .export import save_half
 from .schedule import adamw
 
-VALID = 8  # batches of captions that no training saw
 
-
-def error(network: ChromaNet, text: TextConditioner, batch: ColouredBatch) -> tuple[Tensor, Tensor]:
-    """Mean squared error of the chroma, and of leaving everything gray, each pixel by its brightness.
+class ColourTraining(L.LightningModule):
+    """Mean squared error of the chroma, each pixel weighed by its brightness.
 
     Squared: most pixels are gray, and the median of what a network cannot tell apart yet would be gray too.
+    A batch is one of `data.coloured.ColouredData`.
+
+    Args:
+        text_encoder, tokenizer: folders of the image branch's, which is not trained.
+        widths: channels of the `ChromaNet`.
+        max_steps: of the run; a twentieth of them is warm-up, then the learning rate falls along a cosine.
     """
-    with torch.no_grad():
-        pooled = text.encode({"input_ids": text.tokenize(batch.captions)}).pooled
-    weight = batch.gray / batch.gray.mean()
-    found = network(batch.gray, pooled) - batch.chroma
-    return (weight * found**2).mean(), (weight * batch.chroma**2).mean()
 
+    def __init__(self, text_encoder: str | Path, tokenizer: str | Path, widths: Sequence[int] = (24, 40, 64),
+                 lr: float = 3e-3, max_steps: int = 700):
+        super().__init__()
+        self.save_hyperparameters()
+        for key, folder in (("text_encoder", text_encoder), ("tokenizer", tokenizer)):
+            if not Path(folder).is_dir():
+                raise UserError(f"model.{key}={folder}: no such folder (python train.py "
+                                "experiment=pocket/text makes it)")
+        encoder = finite(CLIPTextModel.from_pretrained(text_encoder, torch_dtype=torch.float32), text_encoder)
+        self.text = TextConditioner(encoder, CLIPTokenizer.from_pretrained(tokenizer)).requires_grad_(False)
+        self.network = ChromaNet(tuple(widths), encoder.config.hidden_size)
+        self._validated: list[Tensor] = []
 
-def train_colour(out_dir: str | Path, *, corpus: str, text_encoder: str | Path, tokenizer: str | Path,
-                 steps: int = 700, seed: int = 0, batch_size: int = 16, lr: float = 3e-3,
-                 widths: Sequence[int] = (24, 40, 64)) -> dict[str, Any]:
-    """Train a `ChromaNet` on `ColouredWindows`; write it to `out_dir`/colour.
+    def errors(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The loss, and what it would be if everything were left gray."""
+        gray, chroma = batch["gray"], batch["chroma"]
+        ids = self.text.tokenize(batch["captions"]).to(gray.device)
+        pooled = self.text.encode({"input_ids": ids}).pooled
+        weight = gray / gray.mean()
+        return (weight * (self.network(gray, pooled) - chroma) ** 2).mean(), (weight * chroma**2).mean()
 
-    Returns the error on captions that no training saw, as a share of what leaving them gray costs.
-    """
-    for key, folder in (("text_encoder", text_encoder), ("tokenizer", tokenizer)):
-        if not Path(folder).is_dir():
-            raise UserError(f"model.{key}={folder}: no such folder (python train.py experiment=pocket/text "
-                            "makes it)")
-    torch.manual_seed(seed)
-    text = TextConditioner(finite(CLIPTextModel.from_pretrained(text_encoder, torch_dtype=torch.float32),
-                                  text_encoder),
-                           CLIPTokenizer.from_pretrained(tokenizer))
-    network = ChromaNet(tuple(widths), text.text_encoder.config.hidden_size)
-    windows = ColouredWindows(corpus, seed=seed, batch_size=batch_size)
-    settings: Any = adamw(network.parameters(), lr=lr, warmup=steps // 20, total=steps)
-    with trange(steps, desc="What is of which colour", unit="step") as bar:
-        for step in bar:
-            loss, gray = error(network, text, windows.batch(step))
-            settings["optimizer"].zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            settings["optimizer"].step()
-            settings["lr_scheduler"]["scheduler"].step()
-            bar.set_postfix(error=f"{float(loss.detach() / gray):.2f}", refresh=False)
-    save_half(network, Path(out_dir) / "colour")
-    valid = ColouredWindows(corpus, seed=seed + 1, batch_size=batch_size, split="test")
-    with torch.no_grad():
-        errors = torch.tensor([error(network, text, valid.batch(index)) for index in range(VALID)]).mean(0)
-    return {"valid/error": float(errors[0] / errors[1])}
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        loss, gray = self.errors(batch)
+        self.log_dict({"train/loss": loss.detach(), "train/error": loss.detach() / gray}, prog_bar=True,
+                      batch_size=len(batch["gray"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        self._validated.append(torch.stack(self.errors(batch)))
+
+    def on_validation_epoch_end(self) -> None:
+        # Of all batches together: one that is nearly gray would outweigh the others.
+        loss, gray = torch.stack(self._validated).sum(0)
+        self._validated.clear()
+        self.log("valid/error", loss / gray)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        steps = self.hparams["max_steps"]
+        return adamw(self.network.parameters(), lr=self.hparams["lr"], warmup=steps // 20, total=steps)
+
+    def export(self, folder: Path, batches: Iterable[Any]) -> None:
+        """Write `colour/` in fp16, which `ChromaNet.from_pretrained` loads."""
+        save_half(self.network, folder / "colour")

@@ -26,31 +26,6 @@ def tokenizer(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"tokens": len(built)}
 
 
-def text(cfg: DictConfig, run: Run) -> dict[str, Any]:
-    """Teach the image branch's text encoder what captions name."""
-    from .text import train_text
-
-    return train_text(out_dir=run.dir / "weights", seed=cfg.seed, steps=cfg.steps, **_options(cfg))
-
-
-def scene(cfg: DictConfig, run: Run) -> dict[str, Any]:
-    """Teach the image branch's scene adapter what is where in a drawing."""
-    from .scene import train_scene
-    from .train import prepare_latents
-
-    data = instantiate(cfg.data)
-    prepare_latents(data)
-    return train_scene(data.train, data.valid, run.dir / "weights", seed=cfg.seed, steps=cfg.steps,
-                       **_options(cfg))
-
-
-def colour(cfg: DictConfig, run: Run) -> dict[str, Any]:
-    """Teach a network what is of which colour."""
-    from .colour import train_colour
-
-    return train_colour(out_dir=run.dir / "weights", seed=cfg.seed, steps=cfg.steps, **_options(cfg))
-
-
 def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Compute the patch autoencoder's transform from crops; its correction is trained afterwards."""
     import torch

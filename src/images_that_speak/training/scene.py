@@ -7,80 +7,109 @@ starts from a condition that already says what is to be drawn.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import lightning as L
 import torch
-from tqdm import trange
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
 
-from ..data.datamodule import BatchDataset
-from ..networks.scene import SceneAdapter, cell_coordinates, pocket_scene_conditioner, scene_cells
+from ..diffusion.layout import latent_statistics
+from ..networks.scene import cell_coordinates, pocket_scene_conditioner, scene_cells
 from .export import save_half
 from .schedule import adamw
 
-
-@torch.no_grad()
-def _pooled(conditioner: Any, ids: torch.Tensor) -> torch.Tensor:
-    return torch.cat([conditioner.text.encode({"input_ids": part}).pooled for part in ids.split(512)])
+VALID_CELLS = 200  # of each picture
 
 
-def _cells(batch: dict[str, torch.Tensor], n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Places (B, n, 2), squares (B, n, 5) and latents (B, n, C) of n cells of each picture, drawn at
-    random."""
+def drawn_cells(batch: dict[str, Tensor], n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Places (B, n, 2), squares (B, n, 5) and latents (B, n, C) of n random cells of each picture's
+    squares."""
     latent, scene = batch["latent"].float(), batch["scene"]
     rows, columns = latent.shape[-2:]
     place, nearest = cell_coordinates(scene, rows, columns)
     chosen = scene_cells(scene, rows, columns).flatten(1).float().multinomial(n, replacement=True)
     square = nearest.flatten(1).gather(1, chosen)
-    return (place.flatten(2).transpose(1, 2).gather(1, chosen[..., None].expand(-1, -1, 2)),
-            scene.gather(1, square[..., None].expand(-1, -1, scene.shape[-1])),
-            latent.flatten(2).transpose(1, 2).gather(1, chosen[..., None].expand(-1, -1, latent.shape[1])))
+
+    def at(values: Tensor) -> Tensor:
+        """(B, C, rows, columns) → (B, n, C)."""
+        flat = values.flatten(2).transpose(1, 2)
+        return flat.gather(1, chosen[..., None].expand(-1, -1, flat.shape[-1]))
+
+    return at(place), scene.gather(1, square[..., None].expand(-1, -1, scene.shape[-1])), at(latent)
 
 
-def train_scene(train: BatchDataset, valid: BatchDataset | None, out_dir: str | Path, *,
-                text_encoder: str | Path, tokenizer: str | Path, steps: int = 600, seed: int = 0,
-                batch_size: int = 256, cells: int = 50, lr: float = 2e-3, **adapter: Any) -> dict[str, Any]:
-    """Regress the latent of every cell on text and place; write the adapter to `out_dir`/scene.
+class SceneTraining(L.LightningModule):
+    """Regression of the latent of single cells on text and place.
 
-    train, valid: CaptionedPictures with latents. cells: of each picture that a step sees. adapter: sizes of
-    the SceneAdapter. The linear map from its channels to the latent is not kept.
-    Returns the share of the variance within other pictures' squares that is explained, by latent channel.
+    A batch is one of `data.datamodule.CaptionedPictures` with latents.
+
+    Args:
+        text_encoder, tokenizer: folders of the image branch's, which is not trained.
+        autoencoder: folder of the one that made the latents. Errors count as they do in the picture: each of
+            its channels by its deviation, for whitened the faintest detail would count as much as the shape.
+        cells: of each picture that a step sees.
+        channels, hidden, layers: of the `SceneAdapter`. The linear map from its channels to the latent is not
+            kept.
+        max_steps: of the run; a twentieth of them is warm-up, then the learning rate falls along a cosine.
     """
-    torch.manual_seed(seed)
-    train.setup()
-    conditioner = pocket_scene_conditioner(text_encoder, tokenizer, **adapter)
-    scene: SceneAdapter = conditioner.scene
-    first = train[0]
-    head = torch.nn.Linear(scene.config.channels, first["latent"].shape[0])
-    # Whitened, the faintest detail would count as much as the shape: errors count as they do in the picture.
-    weight = torch.ones(len(head.bias)) if train.std is None else torch.tensor(train.std, dtype=torch.float32)
-    weight = weight / weight.mean()
-    everything = np.arange(len(train))
-    pooled = _pooled(conditioner, torch.from_numpy(train.conditions(everything)["input_ids"]))
-    settings: Any = adamw([*scene.parameters(), *head.parameters()], lr=lr, warmup=steps // 20, total=steps)
-    rng = np.random.default_rng(seed)
-    with trange(steps, desc="What is where", unit="step") as bar:
-        for _ in bar:
-            rows = rng.integers(0, len(train), batch_size)
-            place, square, latent = _cells(train.__getitems__(rows.tolist()), cells)
-            film = scene.modulation(pooled[torch.from_numpy(rows)][:, None])
-            error = (head(scene.describe(place, square, film)) - latent) ** 2
-            loss = (error * weight).mean()
-            settings["optimizer"].zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(scene.parameters(), 1.0)
-            settings["optimizer"].step()
-            settings["lr_scheduler"]["scheduler"].step()
-            bar.set_postfix(loss=f"{float(loss.detach()):.3f}", refresh=False)
-    save_half(scene, Path(out_dir) / "scene")
-    explained = None
-    if valid is not None:
-        valid.setup()
-        batch = valid.__getitems__(list(range(len(valid))))
-        place, square, latent = _cells(batch, 200)
+
+    weight: Tensor
+
+    def __init__(self, text_encoder: str | Path, tokenizer: str | Path, autoencoder: str | Path,
+                 cells: int = 50, channels: int = 96, hidden: int = 256, layers: int = 4, lr: float = 2e-3,
+                 max_steps: int = 600):
+        super().__init__()
+        self.save_hyperparameters()
+        told = pocket_scene_conditioner(text_encoder, tokenizer, channels=channels, hidden=hidden,
+                                        layers=layers)
+        self.text, self.scene = told.text.requires_grad_(False), told.scene
+        shape, _, std = latent_statistics(Path(autoencoder))
+        self.head = nn.Linear(channels, shape[0])
+        weight = torch.tensor(std, dtype=torch.float32)
+        self.register_buffer("weight", weight / weight.mean(), persistent=False)
+        self._validated: list[tuple[Tensor, Tensor]] = []
+
+    def compared(self, batch: dict[str, Tensor], cells: int) -> tuple[Tensor, Tensor]:
+        """(B, cells, C) squared errors and true latents, both in units of each channel's deviation."""
         with torch.no_grad():
-            film = scene.modulation(_pooled(conditioner, batch["input_ids"])[:, None])
-            error = ((head(scene.describe(place, square, film)) - latent) ** 2).flatten(0, 1).mean(0)
-        explained = (1 - error / latent.flatten(0, 1).var(0)).tolist()
-    return {"variance_explained": explained, "loss": float(loss.detach())}
+            pooled = self.text.encode(batch).pooled
+        assert pooled is not None
+        place, square, latent = drawn_cells(batch, cells)
+        film = self.scene.modulation(pooled[:, None])
+        return (self.head(self.scene.describe(place, square, film)) - latent) ** 2, latent
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        error = self.compared(batch, self.hparams["cells"])[0]
+        loss = (error * self.weight).mean()
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        # The same cells at every validation, or the figure would move by itself.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(index)
+            self._validated.append(self.compared(batch, VALID_CELLS))
+
+    def on_validation_epoch_end(self) -> None:
+        error, latent = (torch.cat(found).flatten(0, 1) for found in zip(*self._validated, strict=True))
+        self._validated.clear()
+        self.log("valid/loss", (error * self.weight).mean())
+        self.log("valid/variance_explained", (1 - error.mean(0) / latent.var(0)).mean())
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: int | float | None = None,
+                                    gradient_clip_algorithm: str | None = None) -> None:
+        """Clip the adapter alone: the map to the latent is to follow at once."""
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.scene.parameters(), gradient_clip_val)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        steps = self.hparams["max_steps"]
+        return adamw([*self.scene.parameters(), *self.head.parameters()], lr=self.hparams["lr"],
+                     warmup=steps // 20, total=steps)
+
+    def export(self, folder: Path, batches: Iterable[Any]) -> None:
+        """Write `scene/` in fp16, which `SceneAdapter.from_pretrained` loads."""
+        save_half(self.scene, folder / "scene")

@@ -7,60 +7,63 @@ ground from captions mends that; the encoder is trained on with the UNet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm import trange
 
-from ..data.captions import COUNTS, GROUNDS, captions
+from ..data.captions import COUNTS, GROUNDS
 from ..data.emoji import concepts
 from ..networks.text import pocket_text_conditioner
 from .export import save_half
 from .schedule import adamw
 
 
-def train_text(tokenizer: str | Path, out_dir: str | Path, *, steps: int = 400, seed: int = 0,
-               batch_size: int = 256, lr: float = 1e-3, **encoder: Any) -> dict[str, Any]:
-    """Train a small CLIP text encoder to tell what captions say; write it to `out_dir`/text_encoder.
+class TextTraining(L.LightningModule):
+    """A small CLIP text encoder whose pooled vector passes three linear heads: concept, count and ground.
 
-    Its pooled vector passes three linear heads: concept, count and ground, each with a cross-entropy.
+    The loss is the sum of their cross-entropies. A batch is one of `data.caption_data.CaptionData`.
 
-    tokenizer: folder of the captions' CLIPTokenizer. encoder: sizes, as `pocket_text_conditioner` takes them.
-    Returns how many held-out captions have their concept told right, and the loss.
+    Args:
+        tokenizer: folder of the captions' CLIPTokenizer.
+        width, layers, heads: of the encoder.
+        max_steps: of the run; a twentieth of them is warm-up, then the learning rate falls along a cosine.
     """
-    torch.manual_seed(seed)
-    conditioner = pocket_text_conditioner(tokenizer, **encoder)
-    width = conditioner.text_encoder.config.hidden_size
-    sizes = len(concepts()), len(COUNTS), len(GROUNDS)
-    heads = torch.nn.ModuleList(torch.nn.Linear(width, size) for size in sizes)
 
-    def read(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-        found = captions(split)
-        labels = [(c.concept, COUNTS.index(c.count), GROUNDS.index(c.ground)) for c in found]
-        return conditioner.tokenize([c.text for c in found]), torch.tensor(labels)
+    def __init__(self, tokenizer: str | Path, width: int = 128, layers: int = 2, heads: int = 4,
+                 lr: float = 1e-3, max_steps: int = 400):
+        super().__init__()
+        self.save_hyperparameters()
+        self.text = pocket_text_conditioner(tokenizer, width, layers, heads)
+        self.heads = nn.ModuleList(nn.Linear(width, size)
+                                   for size in (len(concepts()), len(COUNTS), len(GROUNDS)))
 
-    ids, labels = read("train")
-    settings: Any = adamw([*conditioner.parameters(), *heads.parameters()], lr=lr, warmup=steps // 20,
-                          total=steps)
-    rng = np.random.default_rng(seed)
-    loss = torch.zeros(())
-    with trange(steps, desc="Reading captions", unit="step") as bar:
-        for _ in bar:
-            rows = torch.from_numpy(rng.integers(0, len(ids), batch_size))
-            pooled = conditioner.encode({"input_ids": ids[rows]}).pooled
-            losses = [cross_entropy(head(pooled), labels[rows, k]) for k, head in enumerate(heads)]
-            loss = torch.stack(losses).sum()
-            settings["optimizer"].zero_grad()
-            loss.backward()
-            settings["optimizer"].step()
-            settings["lr_scheduler"]["scheduler"].step()
-            bar.set_postfix(loss=f"{float(loss.detach()):.3f}", refresh=False)
-    ids, labels = read("test")
-    with torch.no_grad():
-        said = torch.cat([heads[0](conditioner.encode({"input_ids": part}).pooled).argmax(1)
-                          for part in ids.split(512)])
-    save_half(conditioner.text_encoder, Path(out_dir) / "text_encoder")
-    return {"held_out_right": float((said == labels[:, 0]).float().mean()), "loss": float(loss.detach())}
+    def answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(B,) the likeliest concepts, and the loss."""
+        pooled = self.text.encode(batch).pooled
+        said = [head(pooled) for head in self.heads]
+        losses = [cross_entropy(scores, batch["labels"][:, k]) for k, scores in enumerate(said)]
+        return said[0].argmax(1), torch.stack(losses).sum()
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        loss = self.answers(batch)[1]
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        concept, loss = self.answers(batch)
+        right = (concept == batch["labels"][:, 0]).float().mean()
+        self.log_dict({"valid/loss": loss, "valid/right": right}, batch_size=len(concept))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        steps = self.hparams["max_steps"]
+        return adamw(self.parameters(), lr=self.hparams["lr"], warmup=steps // 20, total=steps)
+
+    def export(self, folder: Path, batches: Iterable[Any]) -> None:
+        """Write `text_encoder/` in fp16; the heads are not kept."""
+        save_half(self.text.text_encoder, folder / "text_encoder")

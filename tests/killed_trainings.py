@@ -1,0 +1,114 @@
+"""Every training of the family on tiny settings: at once, and killed twice and gone on with.
+
+python tests/killed_trainings.py FOLDER KIND… writes run folders to FOLDER/KIND/whole and FOLDER/KIND/killed.
+Each training has a process of its own, forked from one that has imported all there is to import.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import soundfile
+import torch
+
+from images_that_speak import config
+from images_that_speak.audio.mel import MEL
+from images_that_speak.data.manifest import write_manifest
+from images_that_speak.training import train as training
+
+STEPS = 5
+KILLED_AT = (3, 4)  # a checkpoint is written after every second step
+TINY = {
+    "text": ["data.batch_size=4", "model.width=16", "model.heads=2", "model.layers=1"],
+    "scene": ["data.train.length=12", "data.valid.length=4", "data.batch_size=4", "model.hidden=16",
+              "model.layers=1", "data.train.latents={root}/latents/train",
+              "data.valid.latents={root}/latents/valid"],
+    "colour": ["data.batch_size=2", "data.corpus={root}/corpus", "model.widths=[8,8]"],
+    "vocoder": ["data.batch_size=2", "data.segment=2400", "data.root={root}/corpus", "model.generator.dim=16",
+                "model.generator.layers=1",
+                "model.discriminator_width=0.03125", "model.pretrain_mel_steps=1", "~callbacks.read_back"],
+    "ctc": ["data.batch_size=2", "data.corpora=[{root}/corpus]", "data.frames=64", "data.valid_windows=2",
+            "model.dim=16", "model.layers=1"],
+}
+
+
+class KillAt(L.Callback):
+    """SIGKILL, as an out-of-memory killer would send it, before the optimiser's step of one batch."""
+
+    def __init__(self, batch: int):
+        self.batch = batch
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_corpus(root: Path, clips: int = 12) -> None:
+    """Clips of noise, half of them of each of two voices."""
+    rows = []
+    for folder in ("waves", "spectrograms"):
+        (root / folder).mkdir(parents=True)
+    for i in range(clips):
+        rng = np.random.default_rng(i)
+        picture = rng.integers(0, 200, (MEL.n_mels, MEL.frames)).astype(np.uint8)
+        np.save(root / f"spectrograms/{i}.npy", picture)
+        soundfile.write(root / f"waves/{i}.flac", rng.normal(size=MEL.samples) * 0.1, MEL.sample_rate)
+        symbols = ["pau", *rng.choice(["ah", "b", "iy", "s"], int(rng.integers(6, 12))), "pau"]
+        ends = np.cumsum(rng.uniform(0.05, 0.3, len(symbols)))
+        rows.append({"id": str(i), "text": "a", "voice": ("slt", "rms")[i % 2], "tts": "noise",
+                     "tts_version": "1", "mel_spec": MEL.hash,
+                     "split": "valid" if i % 3 == 0 else "train", "start": 0.0,
+                     "seconds": float(ends[-1]), "symbols": [str(symbol) for symbol in symbols],
+                     "starts": [0.0, *ends[:-1]], "ends": list(ends), "spectrogram": f"spectrograms/{i}.npy",
+                     "wave": f"waves/{i}.flac"})
+    write_manifest(root / "manifest.parquet", rows)
+
+
+def train(kind: str, root: Path, logs: Path, kill: int | None) -> int:
+    """Train in a process of its own; the signal that ended it, or 0."""
+    if (child := os.fork()) == 0:
+        torch.set_num_threads(1)
+        fit = training.fit
+
+        def killed(*parts: object, callbacks: list[L.Callback], **settings: object) -> L.Trainer:
+            return fit(*parts, callbacks=[*callbacks, *([] if kill is None else [KillAt(kill)])], **settings)
+
+        training.fit = killed
+        code = 1
+        try:
+            training.train(config.compose("train", [
+                f"experiment=pocket/{kind}", f"steps={STEPS}", f"paths.logs={logs}", "device=cpu",
+                "export=null", "trainer.checkpoint_every=2", "trainer.validate_every=3",
+                "trainer.log_every=1",
+                *(text.format(root=root) for text in TINY[kind])]))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit(f"{kind}: failed")
+    return os.WTERMSIG(status)
+
+
+def main() -> None:
+    root, kinds = Path(sys.argv[1]), sys.argv[2:]
+    write_corpus(root / "corpus")
+    for kind in kinds:
+        assert train(kind, root, root / kind / "whole", None) == 0
+        for batch in KILLED_AT:
+            assert train(kind, root, root / kind / "killed", batch) == signal.SIGKILL, batch
+        assert train(kind, root, root / kind / "killed", None) == 0
+
+
+if __name__ == "__main__":
+    main()
