@@ -21,7 +21,7 @@ from ..training.checkpoints import damage
 from ..training.fit import check_strategy
 from ..training.matching import match
 from ..training.resume import refuse_misfit
-from ..training.train import autoencoder_folder, check_resumed
+from ..training.train import autoencoder_folder, check_resumed, misnamed
 from ..training.vocoder import find_start
 from .findings import Findings, table
 from .jobs import JOBS
@@ -95,6 +95,9 @@ def skeleton_text(source: str) -> Any:
 
 def _networks(found: Findings, cfg: DictConfig) -> L.LightningModule | None:
     """The module, built without its numbers."""
+    if wrong := [problem for problem in misnamed(cfg) if problem.startswith("model")]:
+        found.problems += wrong
+        return None
     with found.step("model"):
         node = _without_weights(OmegaConf.to_container(cfg.model, resolve=True))
         with no_numbers():
@@ -112,9 +115,6 @@ def _job(found: Findings, cfg: DictConfig, job: str) -> None:
         with no_numbers():
             parts = JOBS[job](cfg, options)
         _tell_networks(found, parts.items())
-    corpus = options.get("corpus")
-    if corpus is not None:
-        found.tell("data", f"{len(Corpus.open(corpus)):,} clips of {corpus}")
 
 
 def _tell_networks(found: Findings, parts: Iterable[tuple[str, nn.Module]]) -> None:

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
-from ..config import instantiate, locate
+from ..config import instantiate, locate, unbound
 from ..data.datamodule import PictureData, SpeechClips
 from ..data.embeddings import cache_embeddings
 from ..data.latents import cache_latents
@@ -43,6 +43,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     if cfg.model is None:
         raise UserError("model: nothing to train (expected experiment=…; python train.py --help lists them)")
+    if wrong := misnamed(cfg):
+        raise UserError("\n".join(wrong))
     check_resumed(cfg)
     with open_run(cfg, "train") as run:
         if run.result is not None:
@@ -60,6 +62,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if not run.follows:
             tell_where(run.dir, done, export)
         return done
+
+
+def misnamed(cfg: DictConfig) -> list[str]:
+    """The keys of model, data and callbacks that what they would build does not take."""
+    return [problem for section in ("model", "data", "callbacks")
+            for problem in unbound(cfg[section], section)]
 
 
 def tell_where(folder: Path, result: dict[str, Any], export: str | None) -> None:
