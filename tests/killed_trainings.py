@@ -30,6 +30,7 @@ TINY = {
               "model.layers=1", "data.train.latents={root}/latents/train",
               "data.valid.latents={root}/latents/valid"],
     "colour": ["data.batch_size=2", "data.corpus={root}/corpus", "model.widths=[8,8]"],
+    "durations": ["data.batch_size=4", "data.corpus={root}/corpus", "model.width=16", "model.layers=1"],
     "vocoder": ["data.batch_size=2", "data.segment=2400", "data.root={root}/corpus", "model.generator.dim=16",
                 "model.generator.layers=1",
                 "model.discriminator_width=0.03125", "model.pretrain_mel_steps=1", "~callbacks.read_back"],

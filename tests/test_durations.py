@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pandas
 import pytest
@@ -12,11 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from images_that_speak.data.duration_data import DurationData
+from images_that_speak.data.manifest import Corpus
 from images_that_speak.errors import UserError
 from images_that_speak.speech.alignment import frame_phones
-from images_that_speak.speech.durations import EDGE, DurationModel, plan_speech, train_durations
+from images_that_speak.speech.durations import EDGE, DurationModel, plan_speech
 from images_that_speak.speech.phonemes import PHONE_IDS, text_to_phones
 from images_that_speak.speech.tts import Phone
+from images_that_speak.training.durations import DurationTraining
+from images_that_speak.training.fit import fit
 
 
 class Hundred:
@@ -42,24 +47,38 @@ def language():
         ends = np.cumsum(lasts)
         rows.append({"voice": ("one", "two")[i % 2], "split": "train" if i < 120 else "valid",
                      "symbols": symbols, "starts": ends - lasts, "ends": ends})
-    return SimpleNamespace(root="language", table=pandas.DataFrame(rows), voices=lambda: ["one", "two"])
+    return Corpus(Path("language"), pandas.DataFrame(rows))
 
 
 @pytest.fixture(scope="module")
 def trained(language, tmp_path_factory):
     folder = tmp_path_factory.mktemp("durations")
     torch.set_num_threads(1)
-    model, report = train_durations(language, folder, steps=120, batch_size=16, width=32, layers=1, lr=1e-2)
-    return model, report, folder
+    L.seed_everything(0, verbose=False)
+    module = DurationTraining(["one", "two"], width=32, layers=1, lr=1e-2, max_steps=120)
+    fit(module, DurationData(language, ["one", "two"], batch_size=16), folder, max_steps=120, ema_decay=None,
+        accelerator="cpu", progress=False)
+    module.export(folder, ())
+    return module.model.eval(), module.report, folder / "durations"
 
 
 def test_the_rule_is_learnt(trained):
     model, report, _ = trained
-    assert report.mae_ms < 0.3 * report.baseline_ms and report.utterance_error < 0.1
+    assert report["mae_ms"] < 0.3 * report["baseline_ms"] and report["utterance_error"] < 0.1
     word = ["pau", "aa", "b", "aa", "p", "pau"]
     one, two = model.predict(word, "one"), model.predict(word, "two")
     assert one[1] / one[3] == pytest.approx(2, rel=0.25)
     assert (two / one).mean() == pytest.approx(1.5, rel=0.15)
+
+
+@pytest.mark.parametrize(("voices", "split", "message"), [
+    (["one"], "train", r"language: clips of voice two \(expected one\)"),
+    (["one", "two"], "train", "160 clips to train on and 0 to measure"),
+    (["one", "two"], "test", "0 clips to train on and 160 to measure")])
+def test_a_corpus_that_does_not_serve_is_told(language, voices, split, message):
+    corpus = Corpus(language.root, language.table.assign(split=split))
+    with pytest.raises(UserError, match=message):
+        DurationData(corpus, voices).setup()
 
 
 def test_saving_keeps_it_and_bad_files_are_refused(trained, tmp_path):
@@ -68,7 +87,7 @@ def test_saving_keeps_it_and_bad_files_are_refused(trained, tmp_path):
     word = ["pau", "aa", "b", "pau"]
     np.testing.assert_allclose(again.predict(word, "two"), model.predict(word, "two"), rtol=1e-2)
     config = json.loads((folder / "config.json").read_text())
-    assert config["report"]["mae_ms"] == report.mae_ms and config["voices"] == ["one", "two"]
+    assert config["report"] == report and config["voices"] == ["one", "two"]
     with pytest.raises(UserError, match="Did you mean 'two'"):
         again.predict(word, "twoo")
     whole = (folder / "model.safetensors").read_bytes()

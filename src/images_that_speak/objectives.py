@@ -57,8 +57,8 @@ TRAINED = {
     "TextTraining": {**dict.fromkeys(("train/loss", "valid/loss"), LOW), "valid/right": HIGH},
     "SceneTraining": {**dict.fromkeys(("train/loss", "valid/loss"), LOW), "valid/variance_explained": HIGH},
     "ColourTraining": dict.fromkeys(("train/loss", "train/error", "valid/error"), LOW),
+    "DurationTraining": dict.fromkeys(("train/loss", "valid/mae_ms", "valid/utterance_error"), LOW),
     "basis": {"variance_kept": HIGH},
-    "durations": dict.fromkeys(("mae_ms", "utterance_error"), LOW),
     "clip": {"loss": LOW, "window_top1": HIGH},
 }
 

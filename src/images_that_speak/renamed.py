@@ -9,6 +9,7 @@ from collections.abc import Iterable
 MOVED = {
     "pocket/text": {"model.batch_size": "data.batch_size"},
     "pocket/scene": {"model.batch_size": "data.batch_size"},
+    "pocket/durations": {"model.batch_size": "data.batch_size", "model.corpus": "data.corpus"},
     "pocket/colour": {"model.batch_size": "data.batch_size", "model.corpus": "data.corpus"},
 }
 

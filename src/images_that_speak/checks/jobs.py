@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from ..data.manifest import Corpus
 from ..data.tokenizer import build_tokenizer
 from ..diffusion.layout import pocket_layout
 from ..errors import UserError
 from ..networks.autoencoder import PatchAutoencoder
-from ..speech.durations import DurationModel, train_durations
 from ..training.clip import clip_settings, open_clip_config
 
 Parts = dict[str, nn.Module]
-
-
-def _sizes(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The options that a training hands on to its network."""
-    return {key: value for key, value in options.items() if key not in inspect.signature(function).parameters}
 
 
 def basis(cfg: Any, options: dict[str, Any]) -> Parts:
@@ -31,11 +22,6 @@ def basis(cfg: Any, options: dict[str, Any]) -> Parts:
     if extends is not None and not (Path(extends) / "config.json").exists():
         raise UserError(f"model.extends={extends}: no autoencoder (expected a folder with its config.json)")
     return {"autoencoder": PatchAutoencoder(**options)}
-
-
-def durations(cfg: Any, options: dict[str, Any]) -> Parts:
-    voices = options.get("voices") or Corpus.open(options["corpus"]).voices()
-    return {"duration model": DurationModel(voices, **_sizes(train_durations, options))}
 
 
 def clip(cfg: Any, options: dict[str, Any]) -> Parts:
@@ -54,4 +40,4 @@ def bind(cfg: Any, options: dict[str, Any]) -> Parts:
 
 # Of the tokenizer's job there is nothing to build.
 JOBS = {f"images_that_speak.training.jobs.{build.__name__}": build
-        for build in (basis, durations, clip, bind)}
+        for build in (basis, clip, bind)}

@@ -1,13 +1,8 @@
-"""How long each phone lasts, learnt from a corpus, and the plan of a phrase within the picture.
-
-`python -m images_that_speak.speech.durations CORPUS [OUT [VOICE …]]` trains the shipped model.
-"""
+"""How long each phone lasts, and the plan of a phrase within the picture."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -174,104 +169,3 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
             at += 1
     phones.append(Phone(PAUSE, clock, max(clock, min(seconds, clock + tail))))
     return phones
-
-
-@dataclass(frozen=True)
-class DurationReport:
-    """Mean absolute error in ms on phrases not trained on, pauses left out, beside the per-phone mean's."""
-
-    mae_ms: float
-    baseline_ms: float
-    phones: int
-    utterance_error: float  # mean absolute relative error of a whole phrase's length
-
-
-def _padded(rows: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
-    return nn.utils.rnn.pad_sequence([torch.as_tensor(row, dtype=dtype) for row in rows], batch_first=True)
-
-
-def train_durations(corpus: Any, out_dir: str | Path | None = None, seed: int = 0, steps: int = 500,
-                    batch_size: int = 64, lr: float = 3e-3, voices: Sequence[str] | None = None,
-                    **model_options: Any) -> tuple[DurationModel, DurationReport]:
-    """Fit a DurationModel on a corpus's train split, measure it on the others, save it to `out_dir`.
-
-    corpus: its folder, or a Corpus. voices: their order; None is the corpus's, sorted. The loss is L1 on
-    ln seconds: the median, which a few long phones do not move. About a minute of one core.
-    """
-    from ..data.manifest import Corpus
-
-    corpus = Corpus.open(corpus) if isinstance(corpus, (str, Path)) else corpus
-    voices = list(voices) if voices is not None else corpus.voices()
-    table = corpus.table
-    symbols, starts, ends = (table[name].tolist() for name in ("symbols", "starts", "ends"))
-    ids = [np.array([PHONE_IDS.get(s, PHONE_IDS[UNKNOWN]) for s in row]) for row in symbols]
-    lasts = [np.log(np.clip(np.subtract(b, a), 1e-3, None)) for a, b in zip(starts, ends, strict=True)]
-    unknown = sorted(set(table["voice"]) - set(voices))
-    if unknown:
-        raise UserError(f"{corpus.root}: clips of voice {', '.join(unknown)} (expected {', '.join(voices)})")
-    voice = np.array([voices.index(name) + 1 for name in table["voice"]])
-    train = np.flatnonzero((table["split"] == "train").to_numpy())
-    other = np.flatnonzero((table["split"] != "train").to_numpy())
-    if not len(train) or not len(other):
-        raise UserError(f"{corpus.root}: {len(train)} clips to train on and {len(other)} to measure "
-                        "(expected some of each)")
-
-    torch.manual_seed(seed)
-    model = DurationModel(voices, **model_options)
-    flat, value = np.concatenate([ids[i] for i in train]), np.concatenate([lasts[i] for i in train])
-    for phone in np.unique(flat):
-        model.mean.weight.data[phone] = float(value[flat == phone].mean())
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
-    rng = np.random.default_rng(seed)
-    # Phrases of like length together: padding costs time.
-    by_length = train[np.argsort([len(ids[i]) for i in train], kind="stable")]
-    model.train()
-    for _ in range(steps):
-        first = int(rng.integers(max(len(by_length) - batch_size, 0) + 1))
-        rows = by_length[first:first + batch_size]
-        phones = _padded([ids[i] for i in rows], torch.long)
-        target = _padded([lasts[i] for i in rows], torch.float)
-        mask = phones > 0
-        said = model(phones, mask, torch.as_tensor(voice[rows]))
-        loss = ((said - target).abs() * mask).sum() / mask.sum()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    model.eval()
-
-    # The baseline knows each phone's mean in seconds, which is the best it can do without the neighbours.
-    mean = {phone: np.exp(value[flat == phone]).mean() for phone in np.unique(flat)}
-    errors, baseline, lengths = [], [], []
-    for i in other:
-        speech = ids[i] != PHONE_IDS[PAUSE]
-        true = np.exp(lasts[i])[speech]
-        said = model.predict(symbols[i], voices[voice[i] - 1])[speech]
-        errors.append(np.abs(said - true))
-        baseline.append(np.abs([mean.get(phone, 0.08) for phone in ids[i][speech]] - true))
-        lengths.append(abs(said.sum() - true.sum()) / true.sum())
-    report = DurationReport(
-        mae_ms=round(1000 * float(np.concatenate(errors).mean()), 2),
-        baseline_ms=round(1000 * float(np.concatenate(baseline).mean()), 2),
-        phones=int(sum(map(len, errors))), utterance_error=round(float(np.mean(lengths)), 4))
-    if out_dir is not None:
-        model.save_pretrained(out_dir, asdict(report))
-    return model, report
-
-
-def main() -> None:
-    """Train on the corpus named on the command line; voices are numbered in the order given."""
-    if len(sys.argv) < 2:
-        raise SystemExit("usage: python -m images_that_speak.speech.durations CORPUS [OUT [VOICE …]]")
-    out = sys.argv[2] if len(sys.argv) > 2 else weights_dir() / "speech" / "durations"
-    try:
-        print(train_durations(sys.argv[1], out, voices=sys.argv[3:] or None)[1])
-    except UserError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from error
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,6 @@ def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
         vae.correction.load_state_dict(base.correction.state_dict())
     save_half(vae, run.dir / "weights" / "vae")
     return {"variance_kept": kept, "crops": len(pictures)}
-
-
-def durations(cfg: DictConfig, run: Run) -> dict[str, Any]:
-    """Fit the duration model on the corpus."""
-    from ..speech.durations import train_durations
-
-    _, report = train_durations(out_dir=run.dir / "weights" / "durations", seed=cfg.seed, steps=cfg.steps,
-                                **_options(cfg))
-    return asdict(report)
 
 
 def clip(cfg: DictConfig, run: Run) -> dict[str, Any]:

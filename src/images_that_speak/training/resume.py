@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import Logger
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from ..errors import UserError
 from .lora import trainable_state
@@ -110,6 +110,11 @@ class OwnSettings(L.Callback):
                 for group, base, factor in zip(scheduler.optimizer.param_groups, scheduler.base_lrs,
                                                scheduler.lr_lambdas, strict=True):
                     group["lr"] = base * factor(scheduler.last_epoch)
+            elif isinstance(scheduler, OneCycleLR):
+                # So are its rates and its momenta, which are settings of the group.
+                scheduler.last_epoch -= 1
+                scheduler._step_count -= 1
+                scheduler.step()
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:
