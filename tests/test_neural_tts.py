@@ -18,7 +18,7 @@ from images_that_speak.errors import UserError
 from images_that_speak.speech import neural
 from images_that_speak.speech.backends import BACKENDS, load_tts
 from images_that_speak.speech.forced import PocketsphinxAligner, align_emissions, with_pauses
-from images_that_speak.speech.neural import Kokoro, Piper, SpeechT5, Tacotron2
+from images_that_speak.speech.neural import Hibari, Kokoro, Piper, SpeechT5, Tacotron2
 from images_that_speak.speech.phonemes import text_to_phones
 from images_that_speak.speech.tts import Flite, Phone, SpeechError
 
@@ -258,6 +258,19 @@ def test_piper_speaks_from_a_folder_of_voices(tmp_path: Path) -> None:
     said = [int(value) for value in np.round(steps[:, 0] * 7.002 - 0.002) if value not in (1, 2, 3)]
     assert [" act"[number - 4] for number in said] == list("a cat")
     assert [phone.symbol for phone in spoken.phones] == ["ax", "k", "ae", "t"]
+
+
+def test_hibari_speaks_and_is_aligned() -> None:
+    pytest.importorskip("hibari")
+    tts = pickle.loads(pickle.dumps(load_tts("hibari")))
+    spoken = tts.speak("happy baby music", "heart")
+    assert [phone.symbol for phone in spoken.phones if phone.symbol != "pau"] == [
+        phone for word in text_to_phones("happy baby music") for phone in word]
+    assert len(load_tts("hibari", speed=2).speak("happy baby music", "heart").wave) < 0.7 * len(spoken.wave)
+    with pytest.raises(UserError, match="tts.speed=9: expected 0.25 to 4"):
+        Hibari(speed=9)
+    with pytest.raises(UserError, match="no voice 'hart'.*heart"):
+        tts.check_voice("hart")
 
 
 def test_kokoro_speaks_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

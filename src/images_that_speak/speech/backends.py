@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..errors import UserError, nearest
-from .neural import Kokoro, Piper, SpeechT5, Tacotron2
+from .neural import Hibari, Kokoro, Piper, SpeechT5, Tacotron2
 from .tts import TTS, Espeak, Flite
 
-BACKENDS: dict[str, type[TTS]] = {"flite": Flite, "espeak": Espeak, "tacotron2": Tacotron2,
+BACKENDS: dict[str, type[TTS]] = {"flite": Flite, "espeak": Espeak, "hibari": Hibari, "tacotron2": Tacotron2,
                                   "speecht5": SpeechT5, "kokoro": Kokoro, "piper": Piper}
 
 

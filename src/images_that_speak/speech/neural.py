@@ -1,4 +1,4 @@
-"""Synthesisers with trained networks: Tacotron2, SpeechT5, Kokoro and piper.
+"""Synthesisers with trained networks: hibari, Tacotron2, SpeechT5, Kokoro and piper.
 
 None of them says when each phone sounds, so that is found by forced alignment. Their packages and weights
 are loaded when the first phrase is spoken, once in every process.
@@ -75,6 +75,34 @@ def existing(folder: str | Path, backend: str, *names: str, key: str = "folder")
 def short(error: Exception) -> str:
     """An error of a library on one line."""
     return " ".join(str(error).split())[:200]
+
+
+class Hibari(NeuralTTS):
+    """hibari, from the package hibari-tts, which carries its weights: one voice, heart.
+
+    Args:
+        speed: 0.25 to 4.
+    """
+
+    name = "hibari"
+    voices = ("heart",)
+    RATE = 24_000
+
+    def __init__(self, speed: float = 1.0, aligner: Aligner | None = None):
+        super().__init__(aligner)
+        package = needs("hibari-tts", self.name, "voices")
+        if not 0.25 <= speed <= 4:
+            raise UserError(f"tts.speed={speed}: expected 0.25 to 4")
+        self.speed, self.version = speed, f"{package}-{speed:g}"
+
+    @cached_property
+    def _model(self) -> Any:
+        import hibari
+
+        return hibari.Hibari()
+
+    def synthesise(self, text: str, voice: str) -> tuple[np.ndarray, int]:
+        return np.asarray(self._model(text, speed=self.speed, seed=0)), self.RATE
 
 
 class Tacotron2(NeuralTTS):
