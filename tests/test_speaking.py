@@ -24,7 +24,16 @@ from images_that_speak.generate import generate
 from images_that_speak.speaking import voices
 from images_that_speak.speaking.jobs import plan_jobs
 from images_that_speak.speaking.make import Maker
-from images_that_speak.speaking.modulation import Modulation, blur, faded, loudness, spoken
+from images_that_speak.speaking.modulation import (
+    POWER,
+    Modulation,
+    blur,
+    dotted,
+    faded,
+    lattice,
+    loudness,
+    spoken,
+)
 from images_that_speak.speaking.paint import LUMA, coloured, detailed, painted
 from images_that_speak.speaking.photographs import Framing
 
@@ -132,6 +141,57 @@ def test_silence_belongs_to_the_picture() -> None:
 def test_values_out_of_range_are_named(key: str, value: float) -> None:
     with pytest.raises(UserError, match=f"composition.{key}={value}"):
         Modulation(**{key: value})
+
+
+def test_dots_are_seen_as_the_picture_and_heard_as_the_voice() -> None:
+    """Means over cells are what is seen, mean powers what is heard, wherever that is not darker."""
+    for every in (2, 5, 8):
+        heard = torch.full((1, 40 * every, 40 * every), 0.6)
+        for level in (0.35, 0.5, 0.6, 0.7):
+            cells = dotted(heard, torch.full_like(heard, level), every)
+            power = float((POWER * (cells - 0.6)).exp().mean().log()) / POWER + 0.6
+            assert power == pytest.approx(0.6, abs=2e-3)
+            assert float(cells.mean()) == pytest.approx(min(level, 0.6), abs=2e-3)
+            assert 0 <= float(cells.min()) and float(cells.max()) <= 1
+
+
+@pytest.mark.parametrize("every", [2, 3, 5, 8, 10, 32])
+def test_a_lattice_holds_one_cell_of_n_and_none_beside_another(every: int) -> None:
+    cells = lattice(2 * every, 3 * every, every)
+    assert int(cells.sum()) == 6 * every
+    assert not (cells[1:] & cells[:-1]).any() and not (cells[:, 1:] & cells[:, :-1]).any()
+
+
+def test_a_drawing_in_dots_keeps_its_shape_at_a_distance_and_its_voice() -> None:
+    """Halved twice the picture is the drawing; its loudness follows the voice, drawing or not."""
+    voice = logmel_to_picture(LogMel()(torch.from_numpy(tone(3)).T))
+    drawing = torch.zeros_like(voice)
+    drawing[:, 60:180, 80:200] = 0.5
+    joined = Modulation(dots=8, brightness=0.6, shading=0)(drawing, voice)
+    far = torch.nn.functional.avg_pool2d(joined[:, None], 8)[:, 0]
+    shape = torch.nn.functional.avg_pool2d(drawing[:, None], 8)[:, 0]
+    assert float(torch.corrcoef(torch.stack([far.flatten(), shape.flatten()]))[0, 1]) > 0.95
+    plain = Modulation(dots=8, brightness=0.6, shading=0)(torch.zeros_like(voice), voice)
+    assert float((loudness(joined) - loudness(plain)).abs().mean()) < 0.02  # 3 dB
+
+
+def test_drawings_have_settings_of_their_own() -> None:
+    both = Modulation(dots=0, brightness=0.4, drawings={"dots": 5, "brightness": 0.6})
+    assert (both.for_drawings.dots, both.for_drawings.brightness) == (5, 0.6)
+    assert both.for_drawings.for_drawings == both.for_drawings and both.dots == 0
+    assert Modulation().for_drawings == Modulation()
+
+
+@pytest.mark.parametrize(("drawings", "message"), [
+    ({"dot": 8}, "composition.drawings.dot: no such setting.*dots"),
+    ({"dots": 1}, "composition.drawings.dots=1: expected 0, or 2 to 32"),
+    ({"dots": "many"}, "composition.drawings.dots=many: expected a number"),
+    ({"shadow": 0.7}, "composition.drawings.shadow=0.7: expected less than light=0.6"),
+    ({"light": float("nan")}, "composition.drawings.light=nan: expected 0 to 1"),
+    ({"draws": 2}, "composition.drawings.draws: no such setting")])
+def test_settings_of_drawings_out_of_range_are_named(drawings: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Modulation(drawings=drawings)
 
 
 def test_blur_keeps_sums_and_leaves_an_axis_alone() -> None:

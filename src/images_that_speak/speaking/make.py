@@ -26,6 +26,7 @@ from ..diffusion.generate import caption_of, read_settings, trimmed
 from ..diffusion.layout import Layout
 from ..diffusion.method import JointDenoising, Settings
 from ..diffusion.outputs import read_complete, write_sample
+from ..diffusion.scene import copies_of
 from ..errors import UserError
 from ..files import atomic_path
 from ..runs import Run
@@ -39,6 +40,7 @@ from .paint import LUMA, painted
 from .photographs import ENOUGH, Framing
 from .voices import Speech, read_recording, speech_of_wave, spoken_by
 
+COPY, BESIDE_COPIES = 200, 32  # columns of each copy in a drawing, and beside them
 KEPT = ("family", "composition", "picture", "voice", "rate", "pitch", "scheduler", "steps", "guidance",
         "vocoder", "precision", "phonemes")
 
@@ -228,8 +230,10 @@ class Maker:
         return Drawing(caption, job.seed, scene)
 
     def drawn_frames(self, job: SpeakingJob) -> int:
-        """Columns of a drawing: as wide as it speaks, at least a square and a little to spare."""
-        return min(MEL.frames, max(self.speeches[job.speech].frames, MEL.n_mels + 32))
+        """Columns of a drawing: as wide as it speaks, or as its copies are where they are drawn large."""
+        copies = copies_of(self.captions[str(job.picture.prompt)])[0] if self.layout.scene is not None else 1
+        return min(MEL.frames, max(self.speeches[job.speech].frames, MEL.n_mels + 32,
+                                   copies * COPY + BESIDE_COPIES))
 
     def make(self, batch: Sequence[SpeakingJob], callback: Any = None) -> list[tuple[np.ndarray, np.ndarray]]:
         """(mixed, unmixed) pictures of some jobs, (H, W, 3) uint8 each."""
@@ -246,6 +250,7 @@ class Maker:
         return [self._join(job, sheets.get(job)) for job in batch]
 
     def _join(self, job: SpeakingJob, rgb: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        join = self.modulation if rgb is None else self.modulation.for_drawings
         if rgb is None:
             assert job.picture.file is not None
             pixels = self.framing.read(job.picture.file)
@@ -255,8 +260,8 @@ class Maker:
         times = self.framing.rows // MEL.n_mels
         grid = to_grid(rgb @ LUMA, rgb.shape[1] // times)
         voice = placed(self.speeches[job.speech].picture, grid.shape[1])
-        message = self.modulation(torch.from_numpy(grid)[None], torch.from_numpy(voice)[None])[0].numpy()
-        mixed = painted(message, rgb, self.modulation.detail, float(self.cfg.picture.saturation))
+        message = join(torch.from_numpy(grid)[None], torch.from_numpy(voice)[None])[0].numpy()
+        mixed = painted(message, rgb, join.detail, float(self.cfg.picture.saturation))
         return mixed, np.round(255 * rgb).astype(np.uint8)
 
     def record(self, job: SpeakingJob) -> dict[str, Any]:

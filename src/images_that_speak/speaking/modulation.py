@@ -13,24 +13,40 @@ its neighbourhood, and the words drown in it. c is smooth and takes that back: i
     c ← c + blur(L(T) − L(P)),   L(P) = ln(blur(exp(a·P)))/a,   a = 2 · 16.8 (power of a brightness)
 
 so that P is as loud as T in every neighbourhood. Without it, twelve times as many words are misheard.
+
+With `dots` it is printed instead. Power hears the bright cells, an eye sees the mean: one cell of n, on a
+lattice, is a dot of brightness d, the others are of brightness r, and for every cell d and r are such that
+
+    (d + (n − 1)·r)/n = what is seen,   (exp(a·d) + (n − 1)·exp(a·r))/n = exp(a·what is heard)
+
+wherever what is seen is not brighter than what is heard; no band is contested then.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..audio.mel import MEL
-from ..errors import UserError
+from ..errors import UserError, nearest
 
 RATE = MEL.sample_rate / MEL.hop  # columns a second
 DECIBELS = 20 * MEL.log_range / 2.302585  # from black to white
 POWER = 2 * MEL.log_range  # exp(POWER · x) is the power of a cell of brightness x
 EVEN_ROWS, EVEN_COLUMNS = 40.0, 60.0  # over which the voice's loudness and spectrum are evened out
 BESIDE = 30  # columns beside a word that still belong to the sentence
+MOST, DOT_ROUNDS = 32, 12  # cells of a dot; rounds that find how bright it is
 EAR_ROWS, EAR_COLUMNS = 3.0, 2.5  # over which power is averaged: about the window's 64 ms
+
+# What may be otherwise for drawings.
+OF_DRAWINGS = ("low_hz", "high_hz", "cycles", "brightness", "shading", "contested", "silence", "detail",
+               "voice_db", "valleys", "floor_db", "soften_rows", "soften_columns", "rounds", "dots", "shadow",
+               "light")
 
 
 @dataclass(frozen=True)
@@ -48,8 +64,13 @@ class Modulation:
     floor_db: of the voice, below white: softer sounds are not written.
     soften_rows, soften_columns: deviations of the blur that hides the lines of the voice; more whispers.
     rounds: of levelling the loudness of fine detail; 0 leaves it out.
+    dots: one cell of how many is a dot that carries the voice; 0: none. With dots the picture is seen whole,
+        between `shadow` and `light`, and `contested`, `silence` and `rounds` have no part.
+    shadow, light: brightness at which the picture's black and white are seen. Where `light` is above what is
+        heard, the voice is seen as well.
     joint: share of the denoising steps, the last ones, in which a drawing is told the voice (`draw.draw`); 0
         joins them once, at the end.
+    drawings: {name: value} of what is otherwise where the picture is a drawing by prompt; see `for_drawings`.
     draws: of the speech branch, where it speaks, whose mean is said, in `draw_steps` steps each. None: 4
         where the branch is told when each phone sounds, or else 0: one, in the steps of a drawing.
     """
@@ -68,23 +89,59 @@ class Modulation:
     soften_rows: float = 2.0
     soften_columns: float = 0.5
     rounds: int = 3
+    dots: int = 0
+    shadow: float = 0.28
+    light: float = 0.6
+    drawings: Mapping[str, float] | None = None
     joint: float = 0.0
     draws: int | None = None
     draw_steps: int = 2
 
     def __post_init__(self) -> None:
         limits = {"low_hz": (0, 50), "high_hz": (0.1, 50), "cycles": (0.5, 128), "brightness": (0, 1),
+                  "shadow": (0, 1), "light": (0, 1),
                   "shading": (0, 1), "contested": (0, 1), "silence": (0, 1), "detail": (0, 3),
                   "voice_db": (-40, 12), "valleys": (0, 1), "floor_db": (20, 146), "soften_rows": (0, 40),
                   "soften_columns": (0, 40), "rounds": (0, 20), "joint": (0, 1), "draw_steps": (1, 1000)}
         wrong = [f"composition.{name}={getattr(self, name)}: expected {least} to {most}"
                  for name, (least, most) in limits.items() if not least <= getattr(self, name) <= most]
+        if self.dots != 0 and not 2 <= self.dots <= MOST:
+            wrong.append(f"composition.dots={self.dots}: expected 0, or 2 to {MOST}")
+        if self.shadow >= self.light:
+            wrong.append(f"composition.shadow={self.shadow}: expected less than light={self.light}")
         if self.draws is not None and not 0 <= self.draws <= 1000:
             wrong.append(f"composition.draws={self.draws}: expected 0 to 1000, or null")
+        wrong += self._wrong_of_drawings()
         if self.low_hz >= self.high_hz:
             wrong.append(f"composition.low_hz={self.low_hz}: expected less than high_hz={self.high_hz}")
         if wrong:
             raise UserError("\n".join(wrong))
+
+    def _wrong_of_drawings(self) -> list[str]:
+        wrong = []
+        for key, value in (self.drawings or {}).items():
+            if key not in OF_DRAWINGS:
+                wrong.append(f"composition.drawings.{key}: no such setting (expected one of "
+                             f"{', '.join(OF_DRAWINGS)}).{nearest(str(key), OF_DRAWINGS)}")
+            elif isinstance(value, bool) or not isinstance(value, (int, float)):
+                wrong.append(f"composition.drawings.{key}={value}: expected a number")
+        if self.drawings and not wrong:
+            try:
+                Modulation().changed(self.drawings)
+            except UserError as error:
+                wrong = [line.replace("composition.", "composition.drawings.", 1)
+                         for line in str(error).splitlines()]
+        return wrong
+
+    @property
+    def for_drawings(self) -> Modulation:
+        """The same with what `drawings` changes: flat areas on a plain ground want other numbers."""
+        return self.changed(self.drawings or {})
+
+    def changed(self, values: Mapping[str, float]) -> Modulation:
+        """The same with other values of `OF_DRAWINGS`."""
+        changes: dict[str, Any] = {**values, "drawings": None}
+        return replace(self, **changes)
 
     def __call__(self, picture: Tensor, voice: Tensor) -> Tensor:
         """Join (B, 256, F) luminance and (B, 256, F) log-mel pictures of speech → the same, all in [0, 1].
@@ -94,8 +151,14 @@ class Modulation:
         if picture.shape != voice.shape or picture.ndim != 3:
             raise UserError(f"picture of shape {tuple(picture.shape)} and voice of {tuple(voice.shape)}: "
                             f"expected both as (batch, {MEL.n_mels}, frames)")
-        slow, band, fine = self.bands(stretched(picture))
+        picture = stretched(picture)
+        slow, band, fine = self.bands(picture)
         said = spoken(voice)
+        if self.dots:
+            heard = (self.brightness + self.shading * (slow - 0.5)
+                     + faded(said)[:, None] * self.spoken_contrast(voice))
+            seen = self.shadow + (self.light - self.shadow) * (picture + (self.detail - 1) * fine)
+            return dotted(heard.clamp(0, 1), seen, self.dots)
         share = self.contested + (max(self.silence, self.contested) - self.contested) * (1 - said)
         target = (self.brightness + self.shading * (slow - 0.5) + share[:, None] * band
                   + faded(said)[:, None] * self.spoken_contrast(voice))
@@ -129,6 +192,32 @@ class Modulation:
         contrast = voice - blur(voice, EVEN_ROWS, EVEN_COLUMNS)
         contrast = blur(contrast, self.soften_rows, self.soften_columns)
         return 10 ** (self.voice_db / 20) * torch.where(contrast < 0, self.valleys * contrast, contrast)
+
+
+def dotted(heard: Tensor, seen: Tensor, every: int) -> Tensor:
+    """What is heard and what is seen, (B, H, F) in [0, 1] → cells of which one in `every` is a dot.
+
+    The mean of cells is what is seen, their mean power that of what is heard; what is seen is at most that.
+    """
+    share = 1 / every
+    seen = seen.clamp(min=0).minimum(heard)
+    dot = heard + math.log(every) / POWER
+    rest = seen
+    for _ in range(DOT_ROUNDS):
+        rest = ((seen - share * dot) / (1 - share)).clamp(min=0)
+        power = 1 - (1 - share) * torch.exp(POWER * (rest - heard))
+        dot = (heard + (power / share).log() / POWER).clamp(max=1)
+    return torch.where(lattice(heard.shape[-2], heard.shape[-1], every).to(heard.device), dot, rest)
+
+
+def lattice(rows: int, columns: int, every: int) -> Tensor:
+    """(rows, columns) bool: one cell in `every`, on the lattice whose cells are farthest apart."""
+    def nearest(step: int) -> int:
+        return min(i * i + j * j for i in range(every) for j in range(-every, every + 1)
+                   if (i or j) and (step * i + j) % every == 0)
+
+    step = max(range(1, every), key=nearest)
+    return (step * torch.arange(rows)[:, None] + torch.arange(columns)) % every == 0
 
 
 def stretched(picture: Tensor) -> Tensor:
