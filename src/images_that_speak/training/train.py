@@ -67,7 +67,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def misnamed(cfg: DictConfig) -> list[str]:
     """The keys of model, data and callbacks that what they would build does not take."""
     return [problem for section in ("model", "data", "callbacks")
-            for problem in unbound(cfg[section], section)]
+            for problem in unbound(cfg.get(section), section)]
 
 
 def tell_where(folder: Path, result: dict[str, Any], export: str | None) -> None:
@@ -84,8 +84,8 @@ def tell_where(folder: Path, result: dict[str, Any], export: str | None) -> None
 
 def check_resumed(cfg: DictConfig) -> None:
     """Raise UserError, before anything of the run changes, when `resume` is beyond `steps` already."""
-    for name in ("last.ckpt", "clip.ckpt") if cfg.resume else ():
-        check_reached(Path(cfg.resume) / "checkpoints" / name, int(cfg.steps))
+    if cfg.resume:
+        check_reached(Path(cfg.resume) / "checkpoints" / "last.ckpt", int(cfg.steps))
 
 
 def slow_precision(precision: str, device: str) -> str | None:
