@@ -30,6 +30,8 @@ TINY = {
               "model.layers=1", "data.train.latents={root}/latents/train",
               "data.valid.latents={root}/latents/valid"],
     "colour": ["data.batch_size=2", "data.corpus={root}/corpus", "model.widths=[8,8]"],
+    "clip": ["data.batch_size=4", "model.pixels=32", "model.width=8", "model.embed_dim=32",
+             "model.text_width=64", "model.text_layers=1"],
     "durations": ["data.batch_size=4", "data.corpus={root}/corpus", "model.width=16", "model.layers=1"],
     "vocoder": ["data.batch_size=2", "data.segment=2400", "data.root={root}/corpus", "model.generator.dim=16",
                 "model.generator.layers=1",

@@ -6,33 +6,23 @@ import json
 import logging
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from machine import needs_font
-from safetensors.torch import load_file
 
 from images_that_speak import config
-from images_that_speak.config import locate
 from images_that_speak.data.captions import captions
 from images_that_speak.data.emoji import concepts
 from images_that_speak.data.tokenizer import build_tokenizer
 from images_that_speak.data.windows import Windows
 from images_that_speak.errors import UserError
 from images_that_speak.scoring.seen import CROPS, PictureReader, as_batch, crops, load_picture_reader
-from images_that_speak.training.clip import (
-    ClipSettings,
-    contrastive_loss,
-    fit_clip,
-    open_clip_config,
-    save_clip,
-    train_clip,
-)
+from images_that_speak.training.clip import ClipTraining, contrastive_loss, open_clip_config, save_clip
+from images_that_speak.training.train import train
 
-TINY = ClipSettings(steps=4, batch_size=8, pixels=32, width=8, embed_dim=32, text_width=64, text_layers=1,
-                    warmup=2, ramp=2, checkpoint_every=2, precision="32-true")
+TINY = {"pixels": 32, "width": 8, "embed_dim": 32, "text_width": 64, "text_layers": 1}
 
 
 class Means(torch.nn.Module):
@@ -176,61 +166,32 @@ def test_windows_say_no_held_out_sentence():
 
 
 @needs_font
-def test_training_goes_on_exactly_after_a_kill(tmp_path):
-    whole = fit_clip(TINY, tmp_path / "whole", tmp_path / "whole_work")
-    assert whole["steps"] == 4 and 0 <= whole["window_top1"] <= 1 and math.isfinite(whole["loss"])
-
-    class Kill(Exception):
-        pass
-
-    # Killed in step 3: the checkpoint of step 2 is what there is.
-    from images_that_speak.training import clip
-
-    calls = 0
-
-    def killed(*arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise Kill
-        return contrastive_loss(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip, "contrastive_loss", killed)
-        with pytest.raises(Kill):
-            fit_clip(TINY, tmp_path / "parts", tmp_path / "parts_work")
-    fit_clip(TINY, tmp_path / "parts", tmp_path / "parts_work")
-    first = load_file(tmp_path / "whole" / "open_clip_model.safetensors")
-    second = load_file(tmp_path / "parts" / "open_clip_model.safetensors")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "parts_work" / "metrics.jsonl").open()]
-    assert steps == [2, 4]
-    with pytest.raises(UserError, match="other settings"):
-        fit_clip(replace(TINY, learning_rate=1.0), tmp_path / "parts", tmp_path / "parts_work")
-    # What was saved is what any open_clip loads, and what the reader reads with.
-    reader = load_picture_reader(str(tmp_path / "whole"))
-    scores = reader.score([np.zeros((256, 1024), np.uint8)], ["a drawing of two cats, grayscale"])
+def test_the_experiment_makes_what_the_reader_reads_with(tmp_path):
+    result = train(config.compose("train", [
+        "experiment=pocket/clip", "steps=3", "data.batch_size=8", "data.ramp=2", "export=null", "device=cpu",
+        f"paths.logs={tmp_path}", *(f"model.{name}={size}" for name, size in TINY.items())]))
+    assert result["steps"] == 3 and 0 <= result["valid/window_top1"] <= 1
+    assert math.isfinite(result["train/loss"])
+    folder, = tmp_path.glob("train/*/weights/clip")
+    scores = load_picture_reader(str(folder)).score([np.zeros((256, 1024), np.uint8)],
+                                                    ["a drawing of two cats, grayscale"])
     assert scores.shape == (1,) and -100 <= scores[0] <= 100
 
 
-def test_train_clip_takes_the_experiment(tmp_path, monkeypatch):
-    from images_that_speak.training import clip
-
-    seen = {}
-    monkeypatch.setattr(clip, "fit_clip",
-                        lambda settings, out, work, begin: seen.update(s=settings, out=out, work=work) or {})
-    overrides = ["steps=7", "seed=3", f"paths.weights={tmp_path}"]
-    cfg = config.compose("train", ["experiment=pocket/clip", *overrides])
-    # As train.py does it: the experiment names the job, and the job is given the run.
-    run = SimpleNamespace(dir=tmp_path / "run", checkpoints=tmp_path / "run" / "checkpoints",
-                          begin=lambda: None)
-    locate(cfg.model.job)(cfg, run)
-    expected = ClipSettings(steps=7, seed=3, checkpoint_every=cfg.trainer.checkpoint_every)
-    assert seen["s"] == expected, "configs/experiment/pocket/clip.yaml differs from the defaults"
-    assert seen["out"] == run.dir / "weights" / "clip" and seen["work"] == run.checkpoints
-    with pytest.raises(UserError, match="model.widht.*Did you mean 'width'"):
-        train_clip({**cfg, "model": {"widht": 3}}, tmp_path)
+def test_the_learning_rate_rises_and_falls_along_half_a_cosine():
+    module = ClipTraining(**TINY, learning_rate=2.0, warmup=4, max_steps=8)
+    configured = module.configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    expected = [min(1, (k + 1) / 4) * (1 + math.cos(math.pi * k / 8)) for k in range(8)]
+    assert rates == pytest.approx(expected)
+    # Gains, biases, the scale and the free vectors do not decay.
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    assert all(p.ndim >= 2 for p in optimizer.param_groups[0]["params"])
 
 
 # --- loading ----------------------------------------------------------------------------------------------
@@ -242,7 +203,7 @@ def folder(tmp_path):
 
     logging.disable(logging.WARNING)
     vocabulary = len(build_tokenizer(tmp_path))
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(open_clip_config(TINY, vocabulary)))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(open_clip_config(vocabulary, **TINY)))
     save_clip(open_clip.create_model(f"local-dir:{tmp_path}", load_weights=False).state_dict(), tmp_path)
     logging.disable(logging.NOTSET)
     return tmp_path

@@ -327,9 +327,8 @@ def test_every_training_that_ships_declares_its_figures() -> None:
             homes[target.partition(".")[2]] = target.partition(".")[0]
     assert set(objectives.TRAINED) == set(homes) - {"tokenizer", "bind"}
     source = ROOT / "src/images_that_speak"
-    made_by = {"clip": "training/clip.py", "basis": "training/jobs.py"}
     for name, figures in objectives.TRAINED.items():
-        text = (source / made_by.get(name, f"training/{homes[name]}.py")).read_text()
+        text = (source / f"training/{homes[name]}.py").read_text()
         for figure in figures:
             assert re.search(rf"\b{figure.split('/')[-1]}\b", text), f"{name}: {figure}"
 

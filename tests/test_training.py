@@ -268,6 +268,16 @@ def test_ema_is_the_stated_average() -> None:
     assert module.weight.item() == 1.0
 
 
+def test_an_average_has_the_running_statistics_of_its_weights() -> None:
+    norm, ema = torch.nn.BatchNorm1d(1), EMA(0.5)
+    ema.on_fit_start(None, norm)
+    norm.running_mean.fill_(1.0)
+    ema.on_train_batch_end(type("Trainer", (), {"global_step": 1})(), norm)
+    with ema.applied(norm):
+        assert norm.running_mean.item() == pytest.approx(9 / 11)
+    assert norm.running_mean.item() == 1.0
+
+
 def test_exported_lora_loads_in_stock_diffusers(tmp_path: Path) -> None:
     """The same noise estimate from a fresh UNet with the exported file, by diffusers' own loader."""
     module = build("lora")

@@ -58,8 +58,8 @@ TRAINED = {
     "SceneTraining": {**dict.fromkeys(("train/loss", "valid/loss"), LOW), "valid/variance_explained": HIGH},
     "ColourTraining": dict.fromkeys(("train/loss", "train/error", "valid/error"), LOW),
     "DurationTraining": dict.fromkeys(("train/loss", "valid/mae_ms", "valid/utterance_error"), LOW),
+    "ClipTraining": {"train/loss": LOW, "train/right": HIGH, "valid/window_top1": HIGH},
     "basis": {"variance_kept": HIGH},
-    "clip": {"loss": LOW, "window_top1": HIGH},
 }
 
 

@@ -10,6 +10,8 @@ MOVED = {
     "pocket/text": {"model.batch_size": "data.batch_size"},
     "pocket/scene": {"model.batch_size": "data.batch_size"},
     "pocket/durations": {"model.batch_size": "data.batch_size", "model.corpus": "data.corpus"},
+    "pocket/clip": {"model.batch_size": "data.batch_size", "model.ramp": "data.ramp",
+                    "model.ema_decay": "trainer.ema_decay"},
     "pocket/colour": {"model.batch_size": "data.batch_size", "model.corpus": "data.corpus"},
 }
 

@@ -9,17 +9,20 @@ with no drawing at all.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import UserError
 from .captions import TEMPLATES, Caption, phrase
 from .emoji import FONT, concepts, drawing
 from .pictures import scaled
+from .steps import StepData
 
 NOTHING = (
     "nothing",
@@ -207,3 +210,35 @@ class Windows:
             # A held-out sentence is left to the test; its noun phrase alone is said instead.
             found.append(phrase(concept, "many") if caption.held_out else caption.text)
         return [*found, NOTHING[rng.integers(len(NOTHING))]]
+
+
+class WindowData(StepData):
+    """Batches for `ClipTraining`: {"pictures": (B, S, S), "labels": (B,), "texts": a caption of each label}.
+
+    Validates on distorted windows that are not trained on.
+
+    Args:
+        pixels: side S of a window. ramp: steps until all windows are distorted.
+    """
+
+    valid_batches = 4
+
+    def __init__(self, batch_size: int = 128, pixels: int = 64, ramp: int = 350, font: str = FONT,
+                 workers: int = 0, seed: int = 0):
+        super().__init__(workers)
+        if batch_size < 1 or ramp < 1:
+            raise UserError(f"data.batch_size={batch_size}, data.ramp={ramp}: expected at least 1 of each")
+        self.train = Windows(seed, pixels, batch_size, font=font)
+        self.valid = replace(self.train, seed=seed + 1)
+        self.ramp = ramp
+
+    def train_batch(self, number: int) -> dict[str, Any]:
+        return self._batch(self.train, number, min(1.0, number / self.ramp))
+
+    def valid_batch(self, number: int) -> dict[str, Any]:
+        return self._batch(self.valid, number, 1.0)
+
+    @staticmethod
+    def _batch(windows: Windows, number: int, distort: float) -> dict[str, Any]:
+        batch = windows.batch(number, distort)
+        return {"pictures": batch.pictures, "labels": batch.labels, "texts": windows.texts(number)}

@@ -67,7 +67,7 @@ def whole_checkpoint(path: str | Path) -> Path | None:
             os.replace(path, path.with_name("broken.ckpt"))
             found = _open(candidate)
             log.warning("%s; goes on from the one before it, step %s", broken[0],
-                        found.get("global_step", found.get("step")))
+                        found["global_step"])
         return candidate
     if broken:
         raise UserError("\n".join([*broken, "no checkpoint is whole; fresh=true trains anew beside them"]))
@@ -79,7 +79,7 @@ def check_reached(path: Path, steps: int) -> None:
     if not path.exists() or damage(path) is not None:
         return
     found = _open(path)
-    reached = int(found.get("global_step", found.get("step", 0)))
+    reached = int(found["global_step"])
     if reached > steps:
         raise UserError(f"steps={steps}: {path} is of step {reached} already; expected at least {reached}, "
                         f"or steps={steps} without resume=, which trains anew")

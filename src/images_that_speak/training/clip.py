@@ -8,65 +8,37 @@ grow from none to all while training ramps up.
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from ..data.emoji import FONT, concepts
+from ..data.emoji import concepts
 from ..data.tokenizer import CONTEXT, build_tokenizer
-from ..data.windows import Windows
-from ..errors import UserError, nearest
-from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
-from .checkpoints import whole_checkpoint, write_checkpoint
+from ..files import atomic_path, write_json
+from .schedule import adamw
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ClipSettings:
-    """What a training of the reader is determined by.
-
-    width: of the ResNet's stem; the image tower ends with 32·width features. pixels: the side to which a
-    256x256 crop is brought, a multiple of 32. ramp: steps until all windows are distorted. precision:
-    "bf16-mixed" (1.6 times as fast on a CPU with AVX512-BF16) or "32-true".
-    """
-
-    steps: int = 1000
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.1
-    warmup: int = 50
-    ramp: int = 350
-    ema_decay: float = 0.995
-    seed: int = 0
-    pixels: int = 64
-    width: int = 24
-    embed_dim: int = 256
-    text_width: int = 128
-    text_layers: int = 2
-    precision: str = "32-true"
-    checkpoint_every: int = 100
-    font: str = FONT
+MEAN, STD = 0.2, 0.25  # of a window's brightness, by which it is normalised
+LARGEST_SCALE = math.log(100)  # CLIP's bound, above which training is unstable
 
 
-def open_clip_config(settings: ClipSettings, vocab_size: int) -> dict[str, Any]:
+def open_clip_config(vocab_size: int, pixels: int = 64, width: int = 24, embed_dim: int = 256,
+                     text_width: int = 128, text_layers: int = 2) -> dict[str, Any]:
     """The `open_clip_config.json` from which open_clip builds the model out of a local folder."""
     return {
         "model_cfg": {
-            "embed_dim": settings.embed_dim,
+            "embed_dim": embed_dim,
             "vision_cfg": {
-                "image_size": settings.pixels,
+                "image_size": pixels,
                 "layers": [1, 1, 1, 1],
-                "width": settings.width,
+                "width": width,
                 "head_width": 64,
                 "patch_size": None,
             },
@@ -75,14 +47,14 @@ def open_clip_config(settings: ClipSettings, vocab_size: int) -> dict[str, Any]:
                 "vocab_size": vocab_size,
                 # open_clip takes the tokenizer from the model's own folder when this is set at all.
                 "hf_tokenizer_name": ".",
-                "width": settings.text_width,
-                "heads": max(1, settings.text_width // 64),
-                "layers": settings.text_layers,
+                "width": text_width,
+                "heads": max(1, text_width // 64),
+                "layers": text_layers,
             },
         },
         "preprocess_cfg": {
-            "mean": [0.2] * 3,
-            "std": [0.25] * 3,
+            "mean": [MEAN] * 3,
+            "std": [STD] * 3,
             "interpolation": "bicubic",
             "resize_mode": "squash",
         },
@@ -112,134 +84,97 @@ def anchor_loss(image: Tensor, text: Tensor, labels: Tensor, anchors: Tensor, sc
     return (F.cross_entropy(image @ classes, labels, ignore_index=-1) + texts) / 2
 
 
-def _rate(settings: ClipSettings, step: int) -> float:
-    """Learning rate of a step: linear warm-up, then half a cosine to 0."""
-    ramp = min(1.0, (step + 1) / settings.warmup)
-    return settings.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+class ClipTraining(L.LightningModule):
+    """A small CLIP whose towers are drawn to one another and to one free vector a concept.
 
+    A batch is one of `data.windows.WindowData`. Validation gives the share of distorted windows that are read
+    right, the first choice among all concepts and nothing: "valid/window_top1".
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with weight decay (matrices, kernels) and without (gains, biases, the logit scale)."""
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def fit_clip(settings: ClipSettings, out_dir: str | Path, work_dir: str | Path,
-             begin: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Train, or go on where `work_dir` stopped; `out_dir` holds the averaged model of the last checkpoint.
-
-    The same command after a kill ends with the same weights: a batch is a function of its step. `begin` is
-    called before the first step, once the checkpoint is known to be of these settings. Returns
-    steps, seconds, parameters, the last loss, and the share of distorted windows (first choice among all
-    concepts and nothing) that the saved model reads right on batches that were not trained on.
+    Args:
+        pixels: side to which a 256x256 crop is brought, a multiple of 32.
+        width: of the ResNet's stem; the image tower ends with 32·width features.
+        embed_dim: of the space that pictures and captions share.
+        text_width, text_layers: of the text transformer; the width is a multiple of 64.
+        learning_rate: its peak, reached after `warmup` steps; all the while it falls along half a cosine.
+        weight_decay: of matrices and kernels.
+        max_steps: of the run.
     """
-    import open_clip
-    from tqdm.auto import tqdm
 
-    out_dir, work_dir = Path(out_dir), Path(work_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer(out_dir)
-    write_json(out_dir / "open_clip_config.json", open_clip_config(settings, len(tokenizer)))
-    torch.manual_seed(settings.seed)
-    model = open_clip.create_model(f"local-dir:{out_dir}", load_weights=False)
-    preprocess = read_json(out_dir / "open_clip_config.json")["preprocess_cfg"]
-    model.visual.to(memory_format=torch.channels_last)
-    if settings.precision not in ("bf16-mixed", "32-true"):
-        raise UserError(f"clip.precision={settings.precision!r}: expected 'bf16-mixed' or '32-true'")
-    anchors = nn.Parameter(torch.randn(len(concepts()) + 1, settings.embed_dim))
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(
-        [*_groups(model, settings.weight_decay), {"params": [anchors], "weight_decay": 0.0}],
-        lr=0.0,
-        betas=(0.9, 0.98),
-    )
-    windows = Windows(settings.seed, settings.pixels, settings.batch_size, font=settings.font)
-    irrelevant = ("checkpoint_every", "font")
-    identity = content_hash({k: v for k, v in asdict(settings).items() if k not in irrelevant})
+    def __init__(self, pixels: int = 64, width: int = 24, embed_dim: int = 256, text_width: int = 128,
+                 text_layers: int = 2, learning_rate: float = 2e-3, weight_decay: float = 0.1,
+                 warmup: int = 50, max_steps: int = 1000):
+        from open_clip.model import CLIP
 
-    def forward(step: int, source: Windows, distort: float) -> tuple[Tensor, Tensor, Tensor]:
-        batch = source.batch(step, distort)
-        ids = tokenizer(source.texts(step), padding="max_length", truncation=True, return_tensors="pt")
-        pictures = (batch.pictures[:, None] - preprocess["mean"][0]) / preprocess["std"][0]
-        pictures = pictures.repeat(1, 3, 1, 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
-            image, text = model.encode_image(pictures), model.encode_text(ids["input_ids"])
-        return F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1), batch.labels
+        super().__init__()
+        self.save_hyperparameters()
+        with tempfile.TemporaryDirectory() as folder:
+            self.tokenizer = build_tokenizer(folder)
+        self.settings = open_clip_config(len(self.tokenizer), pixels, width, embed_dim, text_width,
+                                         text_layers)
+        self.clip = CLIP(**self.settings["model_cfg"])
+        self.clip.visual.to(memory_format=torch.channels_last)
+        self.anchors = nn.Parameter(torch.randn(len(concepts()) + 1, embed_dim))
+        self._validated: list[Tensor] = []
 
-    checkpoint, step, spent = work_dir / "clip.ckpt", 0, 0.0
-    rows: list[dict[str, float]] = []
-    if (whole := whole_checkpoint(checkpoint)) is not None:
-        saved = torch.load(whole, weights_only=True)
-        if saved["identity"] != identity:
-            raise UserError(f"{whole}: made with other settings (remove it to train anew)")
-        anchors.data.copy_(saved["anchors"])
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average, step, spent = saved["average"], saved["step"], saved["seconds"]
-        rows = saved["rows"]
-    begin()
-    started = time.monotonic() - spent
-    model.train()
-    progress = tqdm(total=settings.steps, initial=step, desc="pocket CLIP", unit="step", mininterval=2)
-    while step < settings.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(settings, step)
-        image, text, labels = forward(step, windows, min(1.0, step / settings.ramp))
-        loss = contrastive_loss(image, text, labels, model.logit_scale.exp())
-        loss = loss + anchor_loss(image, text, labels, anchors)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+    def embed(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """(B, D) windows and (K, D) captions, of norm 1, in float32."""
+        ids = self.tokenizer(batch["texts"], padding="max_length", truncation=True, return_tensors="pt")
+        pictures = ((batch["pictures"][:, None] - MEAN) / STD).repeat(1, 3, 1, 1)
+        image = self.clip.encode_image(pictures.contiguous(memory_format=torch.channels_last))
+        text = self.clip.encode_text(ids["input_ids"].to(self.device))
+        return F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        labels = batch["labels"]
+        image, text = self.embed(batch)
+        with torch.autocast(image.device.type, enabled=False):
+            loss = contrastive_loss(image, text, labels, self.clip.logit_scale.exp())
+            loss = loss + anchor_loss(image, text, labels, self.anchors)
+        self.log_dict({"train/loss": loss.detach(), "train/right": right(image, text, labels).mean()},
+                      batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        self._validated.append(right(*self.embed(batch), batch["labels"]))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("valid/window_top1", torch.cat(self._validated).mean())
+        self._validated.clear()
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: int | float | None = None,
+                                    gradient_clip_algorithm: str | None = None) -> None:
+        """Clip the towers alone, as they would be without the free vectors."""
+        if gradient_clip_val is not None:
+            nn.utils.clip_grad_norm_(self.clip.parameters(), gradient_clip_val)
+
+    def optimizer_step(self, *parts: Any, **settings: Any) -> None:
+        super().optimizer_step(*parts, **settings)
         with torch.no_grad():
-            # CLIP bounds the scale at 100, above which training is unstable.
-            model.logit_scale.clamp_(0, math.log(100))
-            decay = min(settings.ema_decay, (1 + step) / (10 + step))
-            for name, value in model.state_dict().items():
-                if value.is_floating_point():
-                    average[name].lerp_(value, 1 - decay)
-                else:
-                    average[name].copy_(value)
-        step += 1
-        progress.update()
-        if step % settings.checkpoint_every == 0 or step == settings.steps:
-            scored = labels >= 0
-            right = ((image @ text.T).argmax(1) == labels)[scored].float().mean()
-            rows.append({"step": step, "loss": loss.item(), "right": right.item()})
-            progress.set_postfix(loss=f"{loss.item():.3f}", right=f"{right.item():.2f}")
-            write_checkpoint({
-                "identity": identity, "anchors": anchors.data, "model": model.state_dict(),
-                "average": average, "optimizer": optimizer.state_dict(), "step": step, "rows": rows,
-                "seconds": time.monotonic() - started}, checkpoint)
-            _write_state(average, rows, out_dir, work_dir)
-    # Once more: a kill may have come between the last checkpoint and these.
-    _write_state(average, rows, out_dir, work_dir)
-    progress.close()
-    seconds = time.monotonic() - started
-    model.load_state_dict(average)
-    model.eval()
-    unseen = Windows(settings.seed + 1, settings.pixels, settings.batch_size, font=settings.font)
-    hits = []
-    with torch.inference_mode():
-        for index in range(4):
-            image, text, labels = forward(index, unseen, 1.0)
-            hits.append(((image @ text.T).argmax(1) == labels)[labels >= 0].float())
-    return {
-        "steps": step,
-        "seconds": round(seconds, 1),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "concepts": len(concepts()),
-        "loss": rows[-1]["loss"],
-        "window_top1": torch.cat(hits).mean().item(),
-    }
+            self.clip.logit_scale.clamp_(0, LARGEST_SCALE)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        warmup, steps = self.hparams["warmup"], self.hparams["max_steps"]
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+        decayed = [p for p in self.clip.parameters() if p.ndim >= 2]
+        plain = [p for p in self.clip.parameters() if p.ndim < 2]  # gains, biases, the logit scale
+        groups: list[dict[str, Any]] = [{"params": decayed},
+                                        {"params": [*plain, self.anchors], "weight_decay": 0.0}]
+        return adamw(groups, lr=self.hparams["learning_rate"], factor=factor,
+                     weight_decay=self.hparams["weight_decay"], betas=(0.9, 0.98))
+
+    def export(self, folder: Path, batches: Iterable[Any]) -> None:
+        """Write `clip/` as open_clip reads it, in fp16, with its tokenizer."""
+        build_tokenizer(folder / "clip")
+        write_json(folder / "clip" / "open_clip_config.json", self.settings)
+        save_clip(self.clip.state_dict(), folder / "clip")
 
 
-def _write_state(average: Mapping[str, Tensor], rows: list[dict[str, float]], out_dir: Path,
-                 work_dir: Path) -> None:
-    save_clip(average, out_dir)
-    # From the checkpoint's rows: lines that a killed training wrote after it are not there twice.
-    atomic_write(work_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+def right(image: Tensor, text: Tensor, labels: Tensor) -> Tensor:
+    """1 for each window that is read right, 0 for each that is not; those without a label are left out."""
+    return ((image @ text.T).argmax(1) == labels)[labels >= 0].float()
 
 
 def save_clip(state: Mapping[str, Tensor], out_dir: str | Path) -> Path:
@@ -254,33 +189,3 @@ def save_clip(state: Mapping[str, Tensor], out_dir: str | Path) -> Path:
     with atomic_path(path) as temporary:
         save_file(halves, temporary, metadata={"format": "pt"})
     return path
-
-
-def clip_settings(cfg: Mapping[str, Any]) -> ClipSettings:
-    """The settings in a composed training configuration (experiment=pocket/clip).
-
-    `cfg.model` holds ClipSettings; steps, seed, precision and the checkpoint interval stand beside it. Raises
-    UserError for a setting there is not.
-    """
-    names = [field.name for field in fields(ClipSettings)]
-    given = {key: value for key, value in dict(cfg["model"]).items() if not key.startswith("_")}
-    for key in given:
-        if key not in names:
-            raise UserError(f"model.{key}: no such setting.{nearest(key, names)}")
-    beside = {
-        "steps": cfg["steps"],
-        "seed": cfg["seed"],
-        "precision": cfg["precision"]["trainer"],
-        "checkpoint_every": cfg["trainer"]["checkpoint_every"],
-    }
-    return ClipSettings(**{**beside, **given})
-
-
-def train_clip(
-    cfg: Mapping[str, Any], work_dir: str | Path, out_dir: str | Path | None = None,
-    begin: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
-    """`fit_clip` with the settings of `cfg`; out_dir: `clip` in the pocket family's folder unless given."""
-    if out_dir is None:
-        out_dir = Path(cfg["paths"]["weights"]) / "pocket" / "clip"
-    return fit_clip(clip_settings(cfg), out_dir, work_dir, begin)

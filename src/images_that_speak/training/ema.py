@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class EMA(L.Callback):
-    """Shadow copies of the parameters that require a gradient.
+    """Shadow copies of the parameters that require a gradient, and of batch norms' running statistics.
 
     shadow ← d·shadow + (1 − d)·parameter after every optimiser step, with the warm-up
     d = min(decay, (1 + n)/(10 + n)) so that the first steps do not linger. Lightning's own EMA copies the
@@ -31,11 +31,14 @@ class EMA(L.Callback):
         self.last_step = 0
 
     @staticmethod
-    def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-        return {name: p for name, p in module.named_parameters() if p.requires_grad}
+    def averaged(module: nn.Module) -> dict[str, Tensor]:
+        """{name: tensor} of what is averaged."""
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        return trained | {name: value for name, value in module.named_buffers()
+                          if name.endswith(("running_mean", "running_var"))}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for name, parameter in self.trainable(pl_module).items():
+        for name, parameter in self.averaged(pl_module).items():
             kept = self.shadow.get(name)
             self.shadow[name] = (parameter.detach().clone() if kept is None
                                  else kept.to(parameter.device, parameter.dtype))
@@ -47,7 +50,7 @@ class EMA(L.Callback):
         self.last_step = trainer.global_step
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        parameters = self.trainable(pl_module)
+        parameters = self.averaged(pl_module)
         with torch.no_grad():
             torch._foreach_lerp_([self.shadow[name] for name in parameters],
                                  [p.detach() for p in parameters.values()], 1 - decay)
@@ -55,7 +58,7 @@ class EMA(L.Callback):
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
         """Within, `module` carries the average instead of its own parameters."""
-        parameters = self.trainable(module)
+        parameters = self.averaged(module)
         backup = {name: p.detach().clone() for name, p in parameters.items()}
         with torch.no_grad():
             for name, parameter in parameters.items():

@@ -46,15 +46,6 @@ def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"variance_kept": kept, "crops": len(pictures)}
 
 
-def clip(cfg: DictConfig, run: Run) -> dict[str, Any]:
-    """Train the reader of pictures, never on what the painter saw."""
-    from .clip import train_clip
-
-    whole: Any = cfg
-    return train_clip({**whole, "model": _options(cfg)}, run.checkpoints, run.dir / "weights" / "clip",
-                      run.begin)
-
-
 def bind(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Write `family.json` and `scheduler/` beside the parts of `cfg.model.folder`; check that all are there.
 

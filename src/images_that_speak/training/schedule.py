@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Any
 
@@ -23,11 +23,15 @@ def learning_rate_factor(step: int, warmup: int, total: int | None) -> float:
 
 def adamw(parameters: Iterable[nn.Parameter] | list[dict[str, Any]], *, lr: float, warmup: int = 0,
           total: int | None = None, weight_decay: float = 0.01,
-          betas: tuple[float, float] = (0.9, 0.99)) -> OptimizerLRSchedulerConfig:
-    """AdamW with warm-up and cosine, in the form `configure_optimizers` returns."""
+          betas: tuple[float, float] = (0.9, 0.99),
+          factor: Callable[[int], float] | None = None) -> OptimizerLRSchedulerConfig:
+    """AdamW with warm-up and cosine, in the form `configure_optimizers` returns.
+
+    factor: of the learning rate at a step, in place of `learning_rate_factor`.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, betas=betas)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, warmup, total))
+    curve = factor or (lambda step: learning_rate_factor(step, warmup, total))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, curve)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -54,7 +54,7 @@ class GeneratorEMA(EMA):
     """An average of the generator only: the discriminators are thrown away after training."""
 
     @staticmethod
-    def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    def averaged(module: nn.Module) -> dict[str, Tensor]:
         return {name: p for name, p in module.named_parameters() if name.startswith("generator.")}
 
 
