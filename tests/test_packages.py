@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,56 @@ def test_newest_tells_what_the_lock_has_otherwise() -> None:
     assert lock == {"a-b": {"1.0"}, "numpy": {"2.4", "2.5"}}
     assert tool.differences({"a-b": "1.0", "numpy": "2.5"}, lock) == []
     assert tool.differences({"a-b": "1.1", "new": "3"}, lock) == ["a-b 1.0 → 1.1", "new absent → 3"]
+
+
+def test_newest_asks_for_what_pyproject_asks_for_and_pip_is_told() -> None:
+    tool = newest()
+    assert {"torch", "diffusers", "hydra-core"} <= tool.dependencies("")
+    assert "pytest" not in tool.dependencies("")
+    # dev names other extras of ours, and train one more.
+    assert {"pytest", "hibari-tts", "lightning", "wandb"} <= tool.dependencies("dev")
+    assert OWN not in tool.dependencies("dev")
+    assert tool.configured("") == []
+    told = tool.configured(":env:.index-url='b'\n:env:.timeout='9'\nglobal.constraint='one.txt two.txt'\n"
+                           "global.index-url='a'\nglobal.extra-index-url='c'")
+    assert told == ["--constraint", "one.txt", "--constraint", "two.txt", "--index-url", "b"]
+
+
+def test_newest_lays_what_differs_over_what_is_there(tmp_path: Path) -> None:
+    tool = newest()
+    with pytest.raises(SystemExit, match="--over .*nowhere: no environment there"):
+        tool.lay_over(tmp_path, tmp_path / "nowhere")
+    for name, text in (("above", "here = 'above'"), ("base", "here = 'base'")):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / name], check=True)
+        [site] = (tmp_path / name).glob("lib/python*/site-packages")
+        (site / "both.py").write_text(text)
+    (site / "below.py").write_text(text)
+    (told := site / "own_name-1.2.dist-info").mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: Own_Name\nVersion: 1.2\n")
+    assert tool.lay_over(tmp_path / "above", tmp_path / "base") == {"own-name": "1.2"}
+    done = subprocess.run([tmp_path / "above/bin/python", "-c",
+                           "import both, below; print(both.here, below.here)"],
+                          check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["above", "base"]
+
+
+@pytest.mark.parametrize(("tests", "limit", "code", "said"), [
+    ("exit 0", 200, 0, ("exit 0", "newest ran")),
+    ("exit 3", 200, 2, ("exit 2", "newest ran")),
+    ("exit 0", 100, 0, ("newest: skipped",)),
+    ("sleep 60", 22, 124, ("cut off", "newest: skipped")),
+])
+def test_continuous_integration_ends_in_time_with_the_verdict_of_the_tests(
+        tmp_path: Path, tests: str, limit: int, code: int, said: tuple[str, ...]) -> None:
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci/run").write_text((ROOT / ".ci/run").read_text(encoding="utf-8"))
+    (tmp_path / "Makefile").write_text(
+        f"setup:\n\t@echo set up\ntest:\n\t@{tests}\nnewest:\n\t@echo newest ran; false\n")
+    began = time.monotonic()
+    done = subprocess.run(["sh", tmp_path / ".ci/run"], capture_output=True, text=True,
+                          env={**os.environ, "CI_LIMIT": str(limit)})
+    assert done.returncode == code and time.monotonic() - began < 20, done.stdout
+    assert all(part in done.stdout for part in ("set up", *said)), done.stdout
 
 
 def bare(tmp_path: Path, *command: str, absent: str) -> subprocess.CompletedProcess[str]:
