@@ -187,6 +187,8 @@ def test_wave_round_trip(tmp_path: Path) -> None:
     info = soundfile.info(tmp_path / "a.wav")
     assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
     np.testing.assert_allclose(read_wave(tmp_path / "a.wav"), wave, atol=1 / 32_000)
+    write_wave(tmp_path / "loud.wav", 20 * wave)
+    np.testing.assert_allclose(read_wave(tmp_path / "loud.wav"), wave / np.abs(wave).max(), atol=1 / 32_000)
 
 
 @pytest.mark.parametrize(("kind", "said"), [("rate", "22050 Hz"), ("stereo", "2 channels"),

@@ -35,7 +35,7 @@ def read_wave(path: str | Path, sample_rate: int = MEL.sample_rate) -> np.ndarra
 
 
 def write_wave(path: str | Path, wave: np.ndarray, sample_rate: int = MEL.sample_rate) -> None:
-    """Write (T,) float in [-1, 1] as PCM16, FLAC where `path` ends in it; louder samples are clipped.
+    """Write (T,) float as PCM16, FLAC where `path` ends in it; what exceeds [-1, 1] is turned down whole.
 
     Raises UserError on a wave that is not finite: as 16-bit numbers NaN is −1, and a sound like another.
     """
@@ -46,17 +46,20 @@ def write_wave(path: str | Path, wave: np.ndarray, sample_rate: int = MEL.sample
 
 def wave_bytes(wave: np.ndarray, where: object, sample_rate: int = MEL.sample_rate,
                kind: str = "WAV") -> bytes:
-    """What a file of (T,) float in [-1, 1] holds, PCM16. Raises UserError as `write_wave`."""
+    """What a file of (T,) float holds, PCM16. Raises UserError as `write_wave`.
+
+    Bright pictures play up to 30 times as loud as a file can hold: clipped, every word would rattle.
+    """
     wave = np.asarray(wave, np.float32)
     if wave.ndim != 1 or not np.isfinite(wave).all():
         raise UserError(f"{where}: a sound of shape {wave.shape}"
                         + (", with NaN or infinity" if not np.isfinite(wave).all() else "")
                         + " (expected finite mono samples); not written")
-    file = BytesIO()
-    soundfile.write(file, np.clip(wave, -1, 1), sample_rate, subtype="PCM_16", format=kind)
+    file, peak = BytesIO(), np.abs(wave).max(initial=1)
+    soundfile.write(file, wave / peak, sample_rate, subtype="PCM_16", format=kind)
     return file.getvalue()
 
 
 def as_stored(wave: np.ndarray) -> np.ndarray:
-    """(T,) float32: what a file that `write_wave` makes of `wave` holds, rounded to 16 bits and clipped."""
+    """(T,) float32: what a file that `write_wave` makes of `wave` holds: turned down, of 16 bits."""
     return soundfile.read(BytesIO(wave_bytes(wave, "wave")), dtype="float32")[0]

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 from ..audio.picture import SHAPE, luminance, quantise, read_picture, read_pixels, to_grid
+from ..audio.wave import as_stored
 from ..config import first_line, instantiate
 from ..diffusion.family import Family
 from ..diffusion.generate import generate_batch, notes, plan, read_settings
@@ -195,7 +196,7 @@ class Speaker:
                 notes: Sequence[str] = (), chance: bool = True) -> Spoken:
         """Play a message (256, F) in [0, 1] and have it heard. expected: the words that are asked for."""
         message = message.astype(np.float32)
-        wave = np.asarray(self._vocoder.decode_message(message[None]).cpu(), np.float32)[0]
+        wave = as_stored(self._vocoder.decode_message(message[None])[0].cpu().numpy())
         readers, told = self._load_readers(), list(notes)
         if readers is None:
             return Spoken(picture, message, wave, shows, says, time.monotonic() - began, settings or {},

@@ -476,9 +476,6 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
                                         "second_heard": other and other.text})
                 for eye, found in zip(eyes, looks, strict=True):
                     found += eye.look(pictures)
-                if metrics and readers.source == "picture":
-                    # They compare with files: what these round to 16 bits must be rounded here.
-                    waves = [as_stored(wave) for wave in waves]
                 measured += _measure(metrics, good, pictures, waves, report)
                 report.items += good
             bar.update(len(chunk))
@@ -539,12 +536,15 @@ def _load(chunk: Sequence[Item], readers: Readers, vocoder: Any, report: Report,
 
 
 def _played(vocoder: Any, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What pictures (256, F) sound like, those of one width played together."""
+    """What the sound files of pictures (256, F) hold, those of one width played together.
+
+    Their level and their 16 bits count, too: what is read from a picture is what is read from its file.
+    """
     waves: dict[int, np.ndarray] = {}
     for width in dict.fromkeys(picture.shape[1] for picture in pictures):
         alike = [index for index, picture in enumerate(pictures) if picture.shape[1] == width]
         sounds = vocoder.decode_message(np.stack([pictures[index] for index in alike])).cpu()
-        waves |= dict(zip(alike, np.asarray(sounds, np.float32), strict=True))
+        waves |= {index: as_stored(wave) for index, wave in zip(alike, np.asarray(sounds), strict=True)}
     return [waves[index] for index in range(len(pictures))]
 
 
