@@ -19,11 +19,10 @@ from images_that_speak.diffusion.composition import (
     Split,
     WeightedAverage,
     WeightsOverTime,
+    as_composition,
     blend,
     ramp,
-    settled,
     speech_columns,
-    speech_draws,
     speech_mask,
     speech_rows,
 )
@@ -199,10 +198,38 @@ def test_values_out_of_range_are_named(make, told):
 
 
 def test_draws_have_a_mean_only_where_they_speak_at_the_same_time():
-    assert speech_draws(settled(Masks(), True)) == (4, 2) and speech_draws(settled(Masks(), False)) == (0, 1)
-    assert speech_draws(settled(SpeechOnly(draws=0), True)) == (0, 1)
-    assert speech_draws(settled(Masks(draws=2, draw_steps=3), False)) == (2, 3)
-    assert settled(ImageOnly(), True) == ImageOnly()
+    assert Masks().settled(True).speech_draws == (4, 2) and Masks().settled(False).speech_draws == (0, 1)
+    assert SpeechOnly(draws=0).settled(True).speech_draws == (0, 1)
+    assert Masks(draws=2, draw_steps=3).settled(False).speech_draws == (2, 3)
+    assert ImageOnly().settled(True) == ImageOnly()
+
+
+def test_a_function_is_a_composition_too(branches: tuple[Guided, Guided]) -> None:
+    """What it declares counts; the rest is as a Composition has it."""
+    def half(image: Guided, speech: Guided, moment: Moment) -> torch.Tensor:
+        return (image.guided + speech.guided) / 2
+
+    class Own:
+        branches = ("speech",)
+        needs_phones = True
+        draws, draw_steps = 3, 2
+
+        def __call__(self, image: Guided, speech: Guided, moment: Moment) -> torch.Tensor:
+            return speech.guided
+
+        def finish(self, pictures: torch.Tensor, activity: torch.Tensor) -> torch.Tensor:
+            return pictures / 2
+
+    made = as_composition(half)
+    torch.testing.assert_close(made(*branches, Moment(0)), WeightedAverage(0.5)(*branches, Moment(0)))
+    assert made.branches == ("image", "speech") and made.name == "half" and not made.needs_phones
+    assert made.settled(True).speech_draws == (0, 1) and made.finish(torch.ones(2), torch.ones(2)).sum() == 2
+    own = as_composition(Own())
+    assert own.branches == ("speech",) and own.name == "Own" and own.needs_phones
+    assert own.settled(True).speech_draws == (3, 2) and own.finish(torch.ones(2), torch.ones(2)).sum() == 1
+    assert as_composition(own) is own
+    with pytest.raises(UserError, match="composition: int cannot be called"):
+        as_composition(3)
 
 
 def test_masks_need_phonemes(branches):

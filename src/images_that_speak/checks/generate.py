@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..audio.vocoder import load_vocoder, vocoder_file
 from ..config import instantiate
-from ..diffusion.composition import BOTH, NO_PHONES
+from ..diffusion.composition import BOTH, NO_PHONES, as_composition
 from ..diffusion.estimate import estimate
 from ..diffusion.family import find_device
 from ..diffusion.generate import plan, read_settings, refuse_unused
@@ -94,15 +94,15 @@ def _branches(found: Findings, cfg: DictConfig, layout: Layout | None) -> tuple[
         return BOTH
     compose = None
     with found.step("composition"):
-        compose = instantiate(cfg.composition)
+        compose = as_composition(instantiate(cfg.composition))
     if compose is None:
         return ()
-    if layout is not None and getattr(compose, "needs_phones", False) and not layout.speaks_phonemes:
-        found.problems.append(NO_PHONES.format(type(compose).__name__))
+    if layout is not None and compose.needs_phones and not layout.speaks_phonemes:
+        found.problems.append(NO_PHONES.format(compose.name))
     if len(compose.branches) > 1:
         with found.step("guidance"):
             check_starts({"image": cfg.guidance.image_start, "speech": cfg.guidance.audio_start})
-    found.tell("composition", f"{type(compose).__name__} of {' and '.join(compose.branches)}")
+    found.tell("composition", f"{compose.name} of {' and '.join(compose.branches)}")
     return compose.branches
 
 

@@ -11,8 +11,11 @@ frequencies in row 0, and W columns of time.
 
 from __future__ import annotations
 
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -69,16 +72,93 @@ class Moment:
     activity: Tensor | None = None
 
 
-class Composition(Protocol):
-    """Two branches' predictions at a moment → the joint x̂₀.
+class SpeechDraws:
+    """How many samples of the speech branch a composition takes the mean of, before anything else.
 
-    `uses_uncond`: whether it asks for u itself, and not only for g.
+    draws: how many, in `draw_steps` steps each; 0: the branch answers in every step of the composition's own.
+        None: 4 where the branch is told when each phone sounds, or else 0, for draws that speak at different
+        times have no mean (`settled`).
     """
 
-    branches: ClassVar[tuple[str, ...]]
-    uses_uncond: ClassVar[bool]
+    draws: int | None = 0
+    draw_steps: int = 1
 
-    def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor: ...
+    def settled(self, told_times: bool) -> Self:
+        """The same with a number of draws, where that depends on whether the speech branch is told times."""
+        if self.draws is not None:
+            return self
+        return replace(self, draws=4 if told_times else 0)  # type: ignore[type-var]
+
+    @property
+    def speech_draws(self) -> tuple[int, int]:
+        """(draws, steps of each); 0, 1 where there are none."""
+        return (self.draws, self.draw_steps) if self.draws else (0, 1)
+
+    def check_draws(self) -> None:
+        """Raise UserError when a number is too small."""
+        for name, value, least in (("draws", self.draws or 0, 0), ("draw_steps", self.draw_steps, 1)):
+            if value < least:
+                raise UserError(f"composition.{name}={value}: expected at least {least}")
+
+
+class Composition(SpeechDraws, ABC):
+    """Two branches' predictions at a moment → the joint x̂₀.
+
+    branches: those that are called; with one of them the composition itself is not. uses_uncond: whether it
+    asks for u itself, and not only for g. needs_phones: whether it must know when phones sound.
+    """
+
+    branches: ClassVar[tuple[str, ...]] = BOTH
+    uses_uncond: ClassVar[bool] = False
+
+    @property
+    def needs_phones(self) -> bool:
+        return False
+
+    @property
+    def name(self) -> str:
+        """As it is told to users."""
+        return type(self).__name__
+
+    @abstractmethod
+    def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
+        """The joint x̂₀ (B, C, H, W)."""
+
+    def finish(self, pictures: Tensor, activity: Tensor) -> Tensor:
+        """(B, 256, F) decoded pictures in [0, 1], (B, F) speech activity → the pictures to write."""
+        return pictures
+
+
+class Wrapped(Composition):
+    """A callable that is no Composition: image, speech and moment → x̂₀."""
+
+    def __init__(self, function: Callable[[Guided, Guided, Moment], Tensor]):
+        self.function = function
+
+    def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
+        return self.function(image, speech, moment)
+
+    def settled(self, told_times: bool) -> Self:
+        return self
+
+
+def as_composition(made: Any) -> Any:
+    """What a configuration has built: what joins predictions (a Composition) or pictures, as it is.
+
+    A function or another callable becomes a Composition: what it has of the members counts, the others are as
+    they are by default. Raises UserError when it cannot be called.
+    """
+    if isinstance(made, SpeechDraws):
+        return made
+    if not callable(made):
+        raise UserError(f"composition: {type(made).__name__} cannot be called (expected a Composition or a "
+                        "function of image, speech and moment)")
+    members = ("branches", "uses_uncond", "needs_phones", "draws", "draw_steps", "finish")
+    own = {name: getattr(made, name) for name in members if hasattr(made, name)}
+    if "finish" in own:
+        own["finish"] = staticmethod(own["finish"])
+    kind = made.__name__ if inspect.isroutine(made) else type(made).__name__
+    return type(kind, (Wrapped,), own)(made)
 
 
 def _shares(**weights: float) -> None:
@@ -138,65 +218,41 @@ def speech_mask(activity: Tensor, height: int, width: int, edge: float = 0.12,
 
 
 @dataclass(frozen=True)
-class ImageOnly:
+class ImageOnly(Composition):
     """The image branch alone: x̂₀ = g_image. An anchor."""
 
     branches: ClassVar[tuple[str, ...]] = ("image",)
-    uses_uncond: ClassVar[bool] = False
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
         return image.guided
 
 
-def settled(compose: Composition, told_times: bool) -> Composition:
-    """`compose` with a number of draws, where it leaves that to whether the speech branch is told times."""
-    if getattr(compose, "draws", 0) is not None:
-        return compose
-    return replace(compose, draws=4 if told_times else 0)  # type: ignore[type-var]
-
-
-def speech_draws(compose: Composition) -> tuple[int, int]:
-    """How many draws of the speech branch a composition takes the mean of, and in how many steps each; 0, 1
-    where it wants the branch in every step of its own."""
-    draws = getattr(compose, "draws", 0)
-    return (draws, compose.draw_steps) if draws else (0, 1)  # type: ignore[attr-defined]
-
-
-def _check_draws(draws: int | None, draw_steps: int) -> None:
-    for name, value, least in (("draws", draws or 0, 0), ("draw_steps", draw_steps, 1)):
-        if value < least:
-            raise UserError(f"composition.{name}={value}: expected at least {least}")
-
-
 @dataclass(frozen=True)
-class SpeechOnly:
+class SpeechOnly(Composition):
     """The speech branch alone: x̂₀ = g_speech. An anchor.
 
-    draws, draw_steps: as in `Masks`.
+    draws, draw_steps: of `SpeechDraws`.
     """
 
     draws: int | None = None
     draw_steps: int = 2
     branches: ClassVar[tuple[str, ...]] = ("speech",)
-    uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_draws(self.draws, self.draw_steps)
+        self.check_draws()
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
         return speech.guided
 
 
 @dataclass(frozen=True)
-class WeightedAverage:
+class WeightedAverage(Composition):
     """x̂₀ = (1 − w)·g_image + w·g_speech (Images that Sound, Chen et al. 2024, eq. 5).
 
     audio_weight: w in [0, 1]; 1 is the speech branch alone, bit for bit.
     """
 
     audio_weight: float = 0.5
-    branches: ClassVar[tuple[str, ...]] = BOTH
-    uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _shares(audio_weight=self.audio_weight)
@@ -206,7 +262,7 @@ class WeightedAverage:
 
 
 @dataclass(frozen=True)
-class WeightsOverTime:
+class WeightsOverTime(Composition):
     """A weighted average whose weight moves along the schedule: w = ramp(progress).
 
     Early steps lay out the coarse picture, late ones its detail: early < late lets the image decide the
@@ -223,8 +279,6 @@ class WeightsOverTime:
     begin: float = 0.0
     end: float = 1.0
     shape: str = "linear"
-    branches: ClassVar[tuple[str, ...]] = BOTH
-    uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _shares(audio_weight=self.audio_weight, early=self.early, begin=self.begin, end=self.end)
@@ -239,7 +293,7 @@ class WeightsOverTime:
         return blend(image.guided, speech.guided, weight)
 
 
-class _Masked:
+class _Masked(Composition):
     """What the compositions with a time–frequency mask share."""
 
     edge: float
@@ -247,8 +301,7 @@ class _Masked:
 
     @property
     def needs_phones(self) -> bool:
-        """Whether the composition asks when phones sound."""
-        return getattr(self, "masked", True)
+        return True
 
     def _check(self) -> None:
         if not 0 <= self.edge <= MEL.seconds:
@@ -259,7 +312,7 @@ class _Masked:
 
     def _mask(self, moment: Moment, like: Tensor) -> Tensor:
         if moment.activity is None:
-            raise UserError(NO_PHONES.format(type(self).__name__))
+            raise UserError(NO_PHONES.format(self.name))
         height, width = like.shape[-2:]
         return speech_mask(moment.activity.to(like), height, width, self.edge, self.speech_ceiling_hz)
 
@@ -276,10 +329,7 @@ class Masks(_Masked):
     speech_ceiling_hz: rows above stay with the image; null: all rows may speak.
     picture_gain: what the brightness beside the speech is multiplied by, in [0, 1]. The picture is played
         too: at 0.6 a drawing of brightness 0.6 sounds 35 dB softer, and recognisers no longer stumble on it.
-    draws: of the speech branch, whose mean is said: they are made first, in `draw_steps` steps each, and the
-        picture is then denoised beside and around it. 0: both are denoised together, from one draw. None:
-        4 where the speech branch is told when each phone sounds (`settled`), or else 0, for draws that speak
-        at different times have no mean.
+    draws, draw_steps: of `SpeechDraws`, whose mean is said: the picture is denoised beside and around it.
     """
 
     audio_weight: float = 0.9
@@ -289,11 +339,9 @@ class Masks(_Masked):
     picture_gain: float = 1.0
     draws: int | None = None
     draw_steps: int = 2
-    branches: ClassVar[tuple[str, ...]] = BOTH
-    uses_uncond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_draws(self.draws, self.draw_steps)
+        self.check_draws()
         _shares(audio_weight=self.audio_weight, elsewhere=self.elsewhere, picture_gain=self.picture_gain)
         self._check()
 
@@ -331,12 +379,15 @@ class Split(_Masked):
     masked: bool = False
     edge: float = 0.12
     speech_ceiling_hz: float | None = None
-    branches: ClassVar[tuple[str, ...]] = BOTH
     uses_uncond: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _shares(audio_weight=self.audio_weight, image_delta=self.image_delta, audio_delta=self.audio_delta)
         self._check()
+
+    @property
+    def needs_phones(self) -> bool:
+        return self.masked
 
     def __call__(self, image: Guided, speech: Guided, moment: Moment) -> Tensor:
         mask = self._mask(moment, image.cond) if self.masked else 1.0

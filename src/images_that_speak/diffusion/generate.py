@@ -28,7 +28,7 @@ from ..speech.durations import DurationModel, plan_speech
 from ..speech.normalisation import normalise_text, spoken_otherwise
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
-from .composition import settled
+from .composition import Composition, as_composition
 from .estimate import announce
 from .family import Family
 from .guidance import Guidance
@@ -41,19 +41,23 @@ from .sampling import Callback
 SHOWN = 12  # notes on prompts that are printed
 
 
-def read_settings(cfg: DictConfig, layout: Layout) -> Settings:
-    """The settings in `cfg`, checked against the family and the method. Raises UserError."""
+def read_settings(cfg: DictConfig, layout: Layout, compose: Composition | None = None) -> Settings:
+    """The settings in `cfg`, checked against the family and the method. Raises UserError.
+
+    compose: in the place of `cfg.composition`.
+    """
     layout.voice_id(cfg.voice)
     layout.check_pitch(cfg.pitch)
     method = instantiate(cfg.method)
     refuse_unused(cfg, method)
+    compose = compose or as_composition(instantiate(cfg.composition))
     guidance = cfg.guidance
     scheduler: Any = OmegaConf.to_container(cfg.scheduler, resolve=True)
     autocast = cfg.precision.autocast
     first, last = guidance.interval
     rescale = float(guidance.rescale)
     settings = Settings(
-        method, settled(instantiate(cfg.composition), layout.told_times),
+        method, compose.settled(layout.told_times),
         guidance={"image": Guidance(float(guidance.image_scale), (float(first), float(last)), rescale),
                   "speech": Guidance(float(guidance.audio_scale), rescale=rescale)},
         starts={"image": float(guidance.image_start), "speech": float(guidance.audio_start)},

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..networks.condition import Condition
 from ..ranges import check_ranges
-from .composition import Composition, Guided, Moment, speech_draws
+from .composition import Composition, Guided, Moment
 from .predictor import Predictor
 
 ALWAYS = (0.0, 1.0)
@@ -92,7 +92,7 @@ class Joint:
                  starts: dict[str, float] | None = None, activity: Tensor | None = None):
         missing = [name for name in compose.branches if name not in branches]
         if missing:
-            raise UserError(f"composition={type(compose).__name__}: needs the {missing[0]} branch, "
+            raise UserError(f"composition={compose.name}: needs the {missing[0]} branch, "
                             "which the family does not have")
         self.compose = compose
         self.branches = {name: branches[name] for name in compose.branches}
@@ -120,7 +120,7 @@ def evaluations(compose: Composition, guidance: dict[str, Guidance], starts: dic
                 steps: int) -> int:
     """UNet passes that one sample takes; a pass with and one without a condition count one each."""
     starts = start_points(compose, starts)
-    draws, draw_steps = speech_draws(compose)
+    draws, draw_steps = compose.speech_draws
     if draws:
         del starts["speech"]
     said = sum(guidance["speech"].passes(i / draw_steps, False) for i in range(draw_steps))

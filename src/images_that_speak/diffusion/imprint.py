@@ -7,7 +7,7 @@ every sound by the same share of its distance from silence, and the larger of tw
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,31 +17,24 @@ from torch import Tensor, maximum
 
 from ..audio.mel import MEL
 from ..ranges import check_ranges
-from .composition import BOTH, Composition, ImageOnly, SpeechOnly, speech_draws
+from .composition import Composition, ImageOnly, SpeechOnly
 from .family import Family
 from .guidance import evaluations
-from .layout import Layout
-from .method import Job, Settings, check_schedule, counting_on, denoise
+from .method import Job, Method, Settings, counting_on, denoise
 from .sampling import Callback
 
 DECIBELS = MEL.log_range * 20 / math.log(10)  # from black to white
 
 
-class _Imprinting(ABC):
+class _Imprinting(Method):
     """What the imprints share: two pictures, from the same noise, each from its branch alone."""
 
     name: ClassVar[str] = "imprint"
     unused: ClassVar[tuple[str, ...]] = ("composition", "guidance.audio_weight", "guidance.image_start",
                                          "guidance.audio_start")
 
-    def check(self, settings: Settings, layout: Layout) -> None:
-        check_schedule(settings, layout)
-
-    def branches(self, settings: Settings) -> tuple[str, ...]:
-        return BOTH
-
     def calls(self, settings: Settings) -> int:
-        return 2 * settings.steps + math.prod(speech_draws(settings.compose))
+        return 2 * settings.steps + math.prod(settings.compose.speech_draws)
 
     def evaluations(self, settings: Settings) -> int:
         return sum(evaluations(compose, settings.guidance, None, settings.steps)
@@ -60,7 +53,7 @@ class _Imprinting(ABC):
 
 def _alone(settings: Settings) -> tuple[Composition, Composition]:
     """Each branch by itself; the speech in as many draws as the composition would make."""
-    return ImageOnly(), SpeechOnly(*speech_draws(settings.compose))
+    return ImageOnly(), SpeechOnly(*settings.compose.speech_draws)
 
 
 @dataclass(frozen=True)

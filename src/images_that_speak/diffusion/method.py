@@ -5,11 +5,12 @@ The others are the baselines that joint denoising is read against: imprint.py an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..prompts import Pair
 from ..speech.tts import Phone
-from .composition import BOTH, NO_PHONES, Composition, speech_draws
+from .composition import BOTH, NO_PHONES, Composition
 from .family import Family, activity
 from .guidance import Branch, Guidance, Joint, Said, check_starts, evaluations
 from .layout import Layout
@@ -87,28 +88,35 @@ class Settings:
         return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
 
 
-class Method(Protocol):
+class Method(ABC):
     """A way of making pictures, chosen by configuration.
 
     name: as it is told. unused: sections and keys of the configuration that it does not read; where they are
-    set they are refused.
+    set they are refused. pastes: whether a composition that joins pictures, not predictions, may take the
+    branches from it.
     """
 
     name: ClassVar[str]
-    unused: ClassVar[tuple[str, ...]]
+    unused: ClassVar[tuple[str, ...]] = ()
+    pastes: ClassVar[bool] = False
 
     def check(self, settings: Settings, layout: Layout) -> None:
         """Raise UserError on settings that do not fit the method or the family."""
+        check_schedule(settings, layout)
 
     def branches(self, settings: Settings) -> tuple[str, ...]:
         """The branches that it calls."""
+        return BOTH
 
     def calls(self, settings: Settings) -> int:
         """How often it calls back while it makes a batch."""
+        return settings.steps
 
+    @abstractmethod
     def evaluations(self, settings: Settings) -> int:
         """UNet passes a sample takes; a pass with and one without a condition count one each."""
 
+    @abstractmethod
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
                  callback: Callback | None = None, kept: Path | None = None) -> Tensor:
         """Pictures (len(jobs), 256, 1024) in [0, 1], on the CPU; none depends on the others.
@@ -143,7 +151,7 @@ def denoise(family: Family, settings: Settings, compose: Composition, jobs: Sequ
                 else None)
     bindings = bound(family, settings, jobs, compose.branches)
     branches: dict[str, Branch | Said] = {**bindings}
-    draws, draw_steps = speech_draws(compose)
+    draws, draw_steps = compose.speech_draws
     if draws:
         branches["speech"] = Said(mean_of_draws(bindings["speech"], family, settings, jobs, draws, draw_steps,
                                                 callback))
@@ -153,8 +161,7 @@ def denoise(family: Family, settings: Settings, compose: Composition, jobs: Sequ
     x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
     with settings.casting(family.device):
         pictures = family.decode(sample(joint, x, scheduler, settings.steps, callback))
-    finish = getattr(compose, "finish", None)
-    return pictures if finish is None or sounding is None else finish(pictures, sounding)
+    return pictures if sounding is None else compose.finish(pictures, sounding)
 
 
 def mean_of_draws(branch: Branch, family: Family, settings: Settings, jobs: Sequence[Job], draws: int,
@@ -186,25 +193,25 @@ def check_schedule(settings: Settings, layout: Layout) -> None:
 
 
 @dataclass(frozen=True)
-class JointDenoising:
+class JointDenoising(Method):
     """Both branches denoise one latent; a composition joins what they predict at every step."""
 
     name: ClassVar[str] = "joint denoising"
-    unused: ClassVar[tuple[str, ...]] = ()
+    pastes: ClassVar[bool] = True
 
     def check(self, settings: Settings, layout: Layout) -> None:
-        if getattr(settings.compose, "needs_phones", False) and not layout.speaks_phonemes:
-            raise UserError(NO_PHONES.format(type(settings.compose).__name__))
+        if settings.compose.needs_phones and not layout.speaks_phonemes:
+            raise UserError(NO_PHONES.format(settings.compose.name))
         if settings.compose.branches == BOTH:
             check_starts(settings.starts)
         check_schedule(settings, layout)
-        check_schedule(replace(settings, steps=speech_draws(settings.compose)[1]), layout)
+        check_schedule(replace(settings, steps=settings.compose.speech_draws[1]), layout)
 
     def branches(self, settings: Settings) -> tuple[str, ...]:
         return settings.compose.branches
 
     def calls(self, settings: Settings) -> int:
-        draws, draw_steps = speech_draws(settings.compose)
+        draws, draw_steps = settings.compose.speech_draws
         return settings.steps + draws * draw_steps
 
     def evaluations(self, settings: Settings) -> int:

@@ -15,7 +15,7 @@ by DeepFloyd IF, in pixels; here by the family's own image branch, in the latent
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from .composition import BOTH
 from .family import Family
 from .guidance import Branch, check_starts
 from .layout import Layout
-from .method import Job, Settings, bound
+from .method import Job, Method, Settings, bound
 from .sampling import Callback, noise
 
 TIMES = (0.02, 0.98)  # shares of the schedule between which t is drawn
@@ -204,7 +204,7 @@ def resumed(begun: Sequence[Distillation], path: Path | None) -> int:
 
 
 @dataclass(frozen=True)
-class _ScoreDistillation(ABC):
+class _ScoreDistillation(Method):
     """What both kinds share.
 
     The branches' weights are 1 − w and w with w = guidance.audio_weight; published are 0.4 and 1, which is
@@ -224,12 +224,6 @@ class _ScoreDistillation(ABC):
 
     def check(self, settings: Settings, layout: Layout) -> None:
         check_starts(settings.starts)
-
-    def branches(self, settings: Settings) -> tuple[str, ...]:
-        return BOTH
-
-    def calls(self, settings: Settings) -> int:
-        return settings.steps
 
     def evaluations(self, settings: Settings) -> int:
         """A window that is judged counts as one pass, though it is only a part of a picture."""

@@ -26,7 +26,7 @@ from .. import config
 from ..audio.mel import MEL, LogMel, logmel_to_picture
 from ..audio.wave import write_wave
 from ..config import instantiate
-from ..diffusion.composition import ImageOnly, SpeechOnly, speech_draws
+from ..diffusion.composition import ImageOnly, SpeechOnly
 from ..diffusion.family import Family
 from ..diffusion.generate import batches, generate_batch, plan, read_settings, record
 from ..diffusion.method import Job, JointDenoising
@@ -112,7 +112,7 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
             made("autoencoder", spoken, lambda batch: family.decode(family.encode(pictures(batch)))),
             readers, bootstrap)
     alone = replace(settings, starts={"image": 0.0, "speech": 0.0})
-    branches = (("speech_alone", SpeechOnly(*speech_draws(settings.compose)), spoken),
+    branches = (("speech_alone", SpeechOnly(*settings.compose.speech_draws), spoken),
                 ("image_alone", ImageOnly(), shown))
     for name, compose, chosen in branches:
         only = replace(alone, compose=compose)

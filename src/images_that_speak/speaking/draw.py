@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..audio.mel import MEL
 from ..diffusion.colorization import Colorizer
-from ..diffusion.composition import ImageOnly, SpeechOnly, speech_draws
+from ..diffusion.composition import ImageOnly, SpeechOnly
 from ..diffusion.family import Family
 from ..diffusion.method import Job, Settings, bound, denoise, mean_of_draws
 from ..diffusion.sampling import Callback, make_scheduler, noise, sample
 from ..prompts import Pair
 from ..speech.tts import Phone
-from .modulation import Modulation, blur
+from .modulation import CellComposition, blur
 from .voices import MARGIN, Speech
 
 GRAIN = 0.8  # pixels: deviation of the blur that takes the autoencoder's grain away
@@ -40,7 +40,7 @@ class Drawing:
 
 
 def draw(family: Family, settings: Settings, drawings: Sequence[Drawing], voices: Tensor,
-         modulation: Modulation, callback: Callback | None = None) -> Tensor:
+         modulation: CellComposition, callback: Callback | None = None) -> Tensor:
     """Drawings → (B, 256, 1024) luminance in [0, 1].
 
     With `modulation.joint` above 0 the branch draws knowing the voice: at that share of its last steps x̂₀ is
@@ -99,7 +99,7 @@ def spoken_by_branch(family: Family, settings: Settings, text: str, phones: tupl
                      seed: int, spoken: str) -> Speech:
     """What the speech branch says, in as many draws as the composition in `settings` takes the mean of."""
     job = Job(Pair("", text), seed, phones)
-    draws, draw_steps = speech_draws(settings.compose)
+    draws, draw_steps = settings.compose.speech_draws
     if draws:
         branch = bound(family, settings, [job], ("speech",))["speech"]
         with settings.casting(family.device):

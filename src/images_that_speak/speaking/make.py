@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,14 +18,14 @@ from tqdm import tqdm
 
 from ..audio.mel import MEL
 from ..audio.picture import to_grid
-from ..config import instantiate
+from ..config import instantiate, locate
 from ..data.counts import beyond
 from ..data.nearest import nearest_drawing
-from ..diffusion.composition import ImageOnly, SpeechOnly, settled, speech_draws
+from ..diffusion.composition import ImageOnly, SpeechOnly
 from ..diffusion.family import Family
 from ..diffusion.generate import caption_of, read_settings, trimmed
 from ..diffusion.layout import Layout
-from ..diffusion.method import JointDenoising, Settings
+from ..diffusion.method import Method, Settings
 from ..diffusion.outputs import read_complete, write_sample
 from ..diffusion.scene import copies_of
 from ..errors import UserError
@@ -34,7 +35,7 @@ from ..speech.durations import plan_speech
 from ..speech.normalisation import normalise_text, spoken_otherwise
 from .draw import Drawing, draw, in_colour, spoken_by_branch, whole
 from .jobs import Source, SpeakingJob, by_branch, chosen_voice, plan_jobs, record_source
-from .modulation import Modulation
+from .modulation import CellComposition
 from .networks import Networks
 from .paint import LUMA, painted
 from .photographs import ENOUGH, Framing
@@ -56,7 +57,7 @@ class Maker:
     cfg: DictConfig
     layout: Layout
     jobs: Sequence[SpeakingJob]
-    modulation: Modulation
+    modulation: CellComposition
     framing: Framing
     voice: str | None
     networks: Networks
@@ -127,7 +128,7 @@ class Maker:
         """UNet passes that a sample takes; none where a photograph speaks by a synthesiser."""
         if self.settings is None:
             return 0
-        spoken = replace(self.settings, compose=SpeechOnly(*speech_draws(self.settings.compose)))
+        spoken = replace(self.settings, compose=SpeechOnly(*self.settings.compose.speech_draws))
         drawn = replace(self.settings, compose=ImageOnly())
         return ((drawn.evaluations if self.draws else 0) + (spoken.evaluations if self.speaks else 0))
 
@@ -278,8 +279,13 @@ class Maker:
 
 def in_same_cells(cfg: DictConfig) -> bool:
     """Whether a configuration joins picture and voice in the same cells, by denoising and pasting alone."""
-    return (OmegaConf.select(cfg, "composition._target_") == f"{Modulation.__module__}.Modulation"
-            and OmegaConf.select(cfg, "method._target_") == f"{JointDenoising.__module__}.JointDenoising")
+    try:
+        compose, method = (locate(OmegaConf.select(cfg, key), key)
+                           for key in ("composition._target_", "method._target_"))
+    except UserError:  # told by whoever builds it
+        return False
+    return (inspect.isclass(compose) and issubclass(compose, CellComposition)
+            and issubclass(method, Method) and method.pastes)
 
 
 def refuse_files(cfg: DictConfig) -> None:
@@ -294,10 +300,9 @@ def branch_settings(cfg: DictConfig, layout: Layout, voice: str | None) -> Setti
     """`read_settings` for the family's branches, each by itself."""
     alone = cfg.copy()
     with open_dict(alone):
-        alone.composition = {"_target_": f"{SpeechOnly.__module__}.SpeechOnly"}
         alone.voice = voice if voice in layout.voices else None
-    modulation = settled(instantiate(cfg.composition), layout.told_times)
-    return replace(read_settings(alone, layout), compose=modulation)
+    modulation: Any = instantiate(cfg.composition).settled(layout.told_times)
+    return replace(read_settings(alone, layout, SpeechOnly()), compose=modulation)
 
 
 def placed(picture: np.ndarray, frames: int) -> np.ndarray:

@@ -25,6 +25,7 @@ wherever what is seen is not brighter than what is heard; no band is contested t
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor
 
 from ..audio.mel import MEL
+from ..diffusion.composition import SpeechDraws
 from ..errors import UserError, nearest
 
 RATE = MEL.sample_rate / MEL.hop  # columns a second
@@ -49,8 +51,31 @@ OF_DRAWINGS = ("low_hz", "high_hz", "cycles", "brightness", "shading", "conteste
                "light")
 
 
+class CellComposition(SpeechDraws, ABC):
+    """A picture and a voice → the picture that is both.
+
+    joint: share of the denoising steps, the last ones, in which a drawing is told the voice; 0: none. detail:
+    share of the picture's fine contrast that is kept above the message's 256 rows.
+    """
+
+    joint: float = 0.0
+    detail: float = 1.0
+
+    @abstractmethod
+    def __call__(self, picture: Tensor, voice: Tensor) -> Tensor:
+        """Join (B, 256, F) luminance and (B, 256, F) log-mel pictures of speech → the same, all in [0, 1].
+
+        Each sample is joined by itself.
+        """
+
+    @property
+    def for_drawings(self) -> CellComposition:
+        """What joins a drawing by prompt, whose flat areas on a plain ground may want other numbers."""
+        return self
+
+
 @dataclass(frozen=True)
-class Modulation:
+class Modulation(CellComposition):
     """How picture and voice share the cells; all may be swept.
 
     low_hz, high_hz: the modulations along time that speech wants. cycles: the finest along frequency, in
@@ -71,8 +96,7 @@ class Modulation:
     joint: share of the denoising steps, the last ones, in which a drawing is told the voice (`draw.draw`); 0
         joins them once, at the end.
     drawings: {name: value} of what is otherwise where the picture is a drawing by prompt; see `for_drawings`.
-    draws: of the speech branch, where it speaks, whose mean is said, in `draw_steps` steps each. None: 4
-        where the branch is told when each phone sounds, or else 0: one, in the steps of a drawing.
+    draws, draw_steps: of `SpeechDraws`, where the speech branch speaks.
     """
 
     low_hz: float = 1.0
@@ -103,8 +127,8 @@ class Modulation:
                   "shading": (0, 1), "contested": (0, 1), "silence": (0, 1), "detail": (0, 3),
                   "voice_db": (-40, 12), "valleys": (0, 1), "floor_db": (20, 146), "soften_rows": (0, 40),
                   "soften_columns": (0, 40), "rounds": (0, 20), "joint": (0, 1), "draw_steps": (1, 1000)}
-        wrong = [f"composition.{name}={getattr(self, name)}: expected {least} to {most}"
-                 for name, (least, most) in limits.items() if not least <= getattr(self, name) <= most]
+        wrong = [f"composition.{name}={vars(self)[name]}: expected {least} to {most}"
+                 for name, (least, most) in limits.items() if not least <= vars(self)[name] <= most]
         if self.dots != 0 and not 2 <= self.dots <= MOST:
             wrong.append(f"composition.dots={self.dots}: expected 0, or 2 to {MOST}")
         if self.shadow >= self.light:
