@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas
@@ -205,9 +206,22 @@ def test_a_read_back_that_cannot_be_is_told_first(overrides, options, told):
         ReadBack(overrides, **options)
 
 
+class Sharded(LatentDiffusionTraining):
+    """A training whose networks are in parts."""
+
+    device_mesh: Any = 1
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def conditioner(self) -> None:
+        return None
+
+
 @pytest.mark.parametrize(("module", "told"), [
     (SimpleNamespace(), "is no branch of a family"),
-    (SimpleNamespace(conditioner=1, device_mesh=1), "trainer=fsdp: a network in parts cannot generate")])
+    (Sharded(), "trainer=fsdp: a network in parts cannot generate")])
 def test_a_read_back_of_what_cannot_generate_is_told_first(module, told, tmp_path):
     callback = ReadBack([f"family.weights={tiny_pocket_family(tmp_path / 'pocket')}", "device=cpu"])
     with pytest.raises(UserError, match=told):

@@ -12,17 +12,20 @@ from torch import nn
 
 from ..audio.hifigan import load_published
 from ..config import instantiate, locate, unbound
+from ..data.datamodule import PictureData
 from ..data.manifest import Corpus
+from ..data.published import PublishedClips
 from ..diffusion.layout import find_part
 from ..diffusion.parts import no_numbers, parameters
 from ..errors import UserError
 from ..runs import export_folder
 from ..training.checkpoints import damage
+from ..training.diffusion import LatentDiffusionTraining
 from ..training.fit import check_strategy
 from ..training.matching import match
 from ..training.resume import refuse_misfit
 from ..training.train import autoencoder_folder, check_resumed, misnamed
-from ..training.vocoder import find_start
+from ..training.vocoder import VocoderTraining, find_start
 from .findings import Findings, table
 from .jobs import JOBS
 
@@ -43,7 +46,9 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         _data(found, cfg)
         if module is not None and not found.problems:
             with found.step("data"):
-                match(module, instantiate(cfg.data))
+                data = instantiate(cfg.data)
+                if isinstance(module, LatentDiffusionTraining) and isinstance(data, PictureData):
+                    match(module, data)
     last = Path(cfg.resume or "", "checkpoints", "last.ckpt")
     if cfg.resume is not None and module is not None and last.exists():
         with found.step("resume"):
@@ -146,7 +151,7 @@ def _without_weights(node: Any) -> Any:
                 "path": str(folder)}
     if node.get("_target_") == "images_that_speak.training.pretrained.pretrained_text":
         return {"_target_": f"{__name__}.skeleton_text", "source": node["source"]}
-    if node.get("_target_") == "images_that_speak.training.vocoder.VocoderTraining" and node.get("start"):
+    if node.get("start") and "_target_" in node and locate(node["_target_"]) is VocoderTraining:
         file = find_start(node["start"], offline=True)
         load_published(file)  # small enough to be read, and broken before it is trained
         return {**node, "start": str(file)}
@@ -175,7 +180,7 @@ def _data(found: Findings, cfg: DictConfig) -> None:
             for corpus in part.get("corpora") or ():
                 with found.step(key):  # each that is missing is told
                     told.append(f"{len(Corpus.open(corpus)):,} clips of {corpus}")
-            if str(part.get("_target_")).endswith(".PublishedClips"):
+            if "_target_" in part and locate(part["_target_"], key) is PublishedClips:
                 clips = instantiate({**part, "latents": None, "autoencoder": None})
                 told.append(f"{len(clips):,} clips in the published layout of {root}")
             elif part.get("folder"):

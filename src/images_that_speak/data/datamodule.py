@@ -19,7 +19,7 @@ function of the seed and its key, whichever worker makes it and however often th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,9 @@ class BatchDataset(Dataset):
     """
 
     flat_order = False  # whether an epoch's order is computed place by place
+    streamed = False  # whether latents come with the data, and not from a cache
+    tokenizer: Any = None  # a CLIPTokenizer or its folder, where there are texts that a conditioner may read
+    wanted: Collection[str] | None = None  # what a batch holds beside pictures; None: all there is
 
     def __init__(self, latents: str | Path | None = None, autoencoder: Any = None,
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0):
@@ -200,6 +203,23 @@ class BatchDataset(Dataset):
         """What goes with the pictures of these keys."""
         raise TypeError(f"{type(self).__name__} does not say what its pictures are conditioned on")
 
+    def gives(self) -> set[str]:
+        """The keys of `conditions`. By default those of the first sample."""
+        self.open()
+        return set(self.conditions(np.arange(1)))
+
+    def advice(self, key: str) -> str | None:
+        """What to set that batches hold `key` too, as an error says it; None where nothing would do."""
+        return None
+
+    def want(self, keys: Collection[str]) -> None:
+        """Prepare no more than `keys` of what goes with the pictures."""
+        self.wanted = keys
+
+    def numbered(self) -> list[str]:
+        """Its voices in the order of their numbers, from 1 on; none where it numbers none."""
+        return []
+
     def __len__(self) -> int:
         raise TypeError(f"{type(self).__name__} does not say how long it is")
 
@@ -217,7 +237,8 @@ class BatchDataset(Dataset):
         numbers = np.asarray(keys, np.int64)
         name, values = self.images(numbers)
         return {name: torch.from_numpy(values),
-                **{key: torch.from_numpy(value) for key, value in self.conditions(numbers).items()}}
+                **{key: torch.from_numpy(value) for key, value in self.conditions(numbers).items()
+                   if self.wanted is None or key in self.wanted}}
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
         """One sample, without the batch dimension."""
@@ -294,6 +315,27 @@ class SpeechClips(BatchDataset):
         # float16 rounds the end of a long phone up to 1.
         np.minimum(self._position, np.float16(0.9995), out=self._position)
         self._ids = token_ids(self.tokenizer, table["text"].tolist())
+
+    def gives(self) -> set[str]:
+        more = {"input_ids": self.tokenizer, "phone_embedding": self.embeddings,
+                "frame_index": self.embeddings, "frame_pitch": self.pitch}
+        return {"phones", "phone_mask", "frame_phones", "frame_position", "voice",
+                *(key for key, source in more.items() if source is not None)}
+
+    def advice(self, key: str) -> str | None:
+        return {"phone_embedding": "embeddings=null: expected a file, which a training that names "
+                                   "phoneme_bert makes",
+                "frame_pitch": "pitch=null: expected a file, which is made when it is not there"}.get(key)
+
+    def want(self, keys: Collection[str]) -> None:
+        super().want(keys)
+        if "frame_pitch" not in keys:
+            self.pitch = None
+
+    def numbered(self) -> list[str]:
+        from .manifest import Corpus
+
+        return self.voices or Corpus.open(self.root).voices()
 
     def setup(self) -> None:
         super().setup()
@@ -414,6 +456,9 @@ class CaptionedPictures(BatchDataset):
     def __len__(self) -> int:
         return self.length
 
+    def gives(self) -> set[str]:
+        return {"concept", "scene", *(["input_ids"] if self.tokenizer is not None else [])}
+
     def identity(self) -> str:
         # The drawing code may change under the same options: two of the pictures themselves speak for it.
         ends = [hashlib.sha256(self._draw(i).tobytes()).hexdigest() for i in (0, self.length - 1)]
@@ -488,12 +533,21 @@ class PictureData(L.LightningDataModule):
         self.train, self.valid = train, valid
         self.batch_size, self.workers, self.seed, self.pin_memory = batch_size, workers, seed, pin_memory
 
+    @property
+    def sets(self) -> dict[str, BatchDataset]:
+        """The data sets by name."""
+        return {"train": self.train, **({} if self.valid is None else {"valid": self.valid})}
+
+    @property
+    def clips(self) -> list[SpeechClips]:
+        """Those that are speech corpora."""
+        return [dataset for dataset in self.sets.values() if isinstance(dataset, SpeechClips)]
+
     def setup(self, stage: str | None = None) -> None:
         errors = []
-        for dataset in (self.train, self.valid):
+        for dataset in self.sets.values():
             try:
-                if dataset is not None:
-                    dataset.setup()
+                dataset.setup()
             except UserError as error:
                 errors.append(str(error))
         if errors:

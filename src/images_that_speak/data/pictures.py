@@ -71,7 +71,7 @@ class PictureSampler:
 
     def __post_init__(self) -> None:
         for name in ("brightness", "size"):
-            low, high = getattr(self, name)
+            low, high = vars(self)[name]
             if not 0 < low <= high <= 1:
                 raise UserError(f"{name}={[low, high]}: expected two numbers, 0 < least <= greatest <= 1")
         if not 0 <= self.silhouettes <= 1:

@@ -189,6 +189,13 @@ class PublishedClips(BatchDataset):
         return np.stack([read_published_picture(self._files[int(i)], self.value_range, self.low_first)
                          for i in indices])[:, None]
 
+    def gives(self) -> set[str]:
+        there = {"embedding": self.embeddings is not False, "input_ids": self.tokenizer is not None}
+        return {key for key, given in there.items() if given}
+
+    def advice(self, key: str) -> str | None:
+        return "embeddings=false: expected true, or a file of them" if key == "phone_embedding" else None
+
     def conditions(self, keys: np.ndarray) -> dict[str, np.ndarray]:
         found = {"embedding": self._embedding, "input_ids": self._ids}
         return {name: values[keys % len(self)] for name, values in found.items() if values is not None}

@@ -69,6 +69,7 @@ class Records:
     """
 
     def __init__(self, folder: str | Path):
+        self._open: OrderedDict[int, int] = OrderedDict()
         self.folder = Path(folder)
         path = self.folder / "index.json"
         if not path.exists():
@@ -84,7 +85,6 @@ class Records:
             found = shard.stat().st_size if shard.exists() else 0
             if found != expected:
                 raise UserError(f"{shard}: {found} bytes (expected {expected}); write the folder again")
-        self._open: OrderedDict[int, int] = OrderedDict()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.bin"
@@ -113,7 +113,7 @@ class Records:
         return self._open[number]
 
     def __del__(self) -> None:
-        for file in getattr(self, "_open", {}).values():
+        for file in self._open.values():
             os.close(file)
 
 
@@ -125,6 +125,7 @@ class StreamedClips(BatchDataset):
     """
 
     flat_order = True  # an epoch's order is computed
+    streamed = True
 
     def __init__(self, folder: str | Path, voices: Sequence[str] | None = None, roll: bool = False,
                  mean: Sequence[float] | None = None, std: Sequence[float] | None = None, seed: int = 0):
@@ -157,9 +158,18 @@ class StreamedClips(BatchDataset):
     def identity(self) -> str:
         return str(self.records.index["identity"])
 
-    @property
-    def has_pitch(self) -> bool:
-        return bool(self.records.index.get("pitch"))
+    def gives(self) -> set[str]:
+        self.open()
+        pitch = {"frame_pitch"} if self.records.index.get("pitch") else set()
+        return {"phones", "phone_mask", "frame_phones", "frame_position", "voice", *pitch}
+
+    def advice(self, key: str) -> str | None:
+        return (f"folder={self.folder}: records hold phones, their times, and with --pitch the pitch "
+                "(expected adapter=aligned or pitched, or data=pocket_speech_latents)")
+
+    def numbered(self) -> list[str]:
+        self.open()
+        return self.voices or []
 
     def __getitems__(self, keys: Sequence[int]) -> dict[str, Tensor]:
         self.setup()
@@ -187,9 +197,10 @@ class StreamedClips(BatchDataset):
                  "phone_mask": np.arange(found["phones"].shape[1]) < found["length"][:, None],
                  "frame_phones": rolled(frames, shift), "frame_position": rolled(position, shift),
                  "voice": self._numbers[found["voice"]]}
-        if self.has_pitch:
+        if self.records.index.get("pitch"):
             batch["frame_pitch"] = rolled(found["pitch"].astype(np.float32), shift)
-        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in batch.items()}
+        return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in batch.items()
+                if key == name or self.wanted is None or key in self.wanted}
 
 
 @dataclass(frozen=True)
@@ -270,7 +281,7 @@ def write_records(corpus: str | Path, folder: str | Path, split: str = "train",
              "mel_spec": MEL.to_dict(), "split": split, "identity": digest.hexdigest()[:12]}
     moments = write_shards(pack, index, rows(), folder, batch)
     # An autoencoder that knows how its latents lie was told by all branches' pictures, not by these alone.
-    known: Any = getattr(vae, "config", {})
+    known: Any = {} if vae is None else vae.config
     mean, std = known.get("latents_mean"), known.get("latents_std")
     if mean is None or std is None:
         mean = moments[0].tolist()

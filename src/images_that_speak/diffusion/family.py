@@ -7,7 +7,7 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +225,7 @@ class Family:
 
 
 # What no branch is made of, and what only the other branch is.
-ELSEWHERE = {"image": ("adapter", "lora", "conditions"), "speech": ("scene",)}
+ELSEWHERE = {"image": ("adapter", "phonemes", "lora", "conditions"), "speech": ("scene",)}
 BESIDE = ("name", "template", "vae", "vocoder", "durations", "voices", "mean", "std", "scheduler",
           "phoneme_bert")
 
@@ -233,9 +233,8 @@ BESIDE = ("name", "template", "vae", "vocoder", "durations", "voices", "mean", "
 def _determining(layout: Layout, branch: str) -> Hashable:
     """All of a layout that a loaded branch depends on: folders by what lies there, all else as it is."""
     found: list[Hashable] = []
-    for item in fields(layout):
-        if item.name not in (*BESIDE, *ELSEWHERE[branch]):
-            value = getattr(layout, item.name)
+    for name, value in vars(layout).items():
+        if name not in (*BESIDE, *ELSEWHERE[branch]):
             value = value.get(branch) if isinstance(value, dict) and "image" in value else value
             found.append(stamp(value) if isinstance(value, Path) else repr(value))
     return tuple(found)

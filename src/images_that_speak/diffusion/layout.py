@@ -16,8 +16,9 @@ from ..errors import UserError, nearest
 from ..files import read_json, write_json
 from ..networks.auffusion import CONDITIONS, condition_parts
 from ..networks.autoencoder import downsampling
+from ..networks.condition import Conditioner
 from ..resources import lora_file, weights_dir
-from .loading import LORA_FILE, reading
+from .loading import LORA_FILE, adapter_class, reading
 from .predictor import PREDICTION_TYPES
 from .running import Running
 
@@ -36,6 +37,7 @@ class Layout:
     scene: folder of the image branch's scene adapter, where it takes scenes.
     conditions: folder of condition_config.json, where the speech branch reads texts through several encoders
         with adapters (Auffusion's full models) in place of one text encoder.
+    phonemes: the class of that adapter.
     phoneme_bert: folder of the PL-BERT whose embeddings the adapter reads, where it reads any.
     prediction_type: by branch, what its UNet predicts.
     latent_shape: (C, H, W). mean, std: per channel or one for all, latent = (z − mean)/std.
@@ -58,6 +60,7 @@ class Layout:
     std: tuple[float, ...]
     voices: tuple[str, ...] = ()
     adapter: Path | None = None
+    phonemes: type[Conditioner] | None = None
     lora: Path | None = None
     durations: Path | None = None
     scene: Path | None = None
@@ -71,7 +74,7 @@ class Layout:
     @property
     def speaks_phonemes(self) -> bool:
         """Whether the speech branch reads phonemes with their times, or a text."""
-        return self.adapter is not None
+        return self.phonemes is not None
 
     def voice_id(self, voice: str | None) -> int:
         """A voice's number, from 1; None is the first voice. Raises UserError on an unknown one."""
@@ -83,21 +86,13 @@ class Layout:
         return self.voices.index(voice) + 1 if voice else 1
 
     @property
-    def _adapter(self) -> str | None:
-        """The class of the phoneme adapter; None where there is none, or it is not on the disk yet."""
-        where = None if self.adapter is None else self.adapter / "config.json"
-        return read_json(where).get("_class_name") if where is not None and where.exists() else None
-
-    @property
     def told_times(self) -> bool:
         """Whether the speech branch is told when each phone sounds."""
-        return self._adapter in ("AlignedAdapter", "PitchedAdapter")
+        return self.phonemes is not None and self.phonemes.timed
 
     def check_pitch(self, pitch: float) -> None:
         """Raise UserError when the voice is to speak higher or lower and the adapter is told no pitch."""
-        if pitch == 1:
-            return
-        if self._adapter != "PitchedAdapter":
+        if pitch != 1 and (self.phonemes is None or not self.phonemes.pitched):
             raise UserError(f"pitch={pitch:g}: the speech branch of {self.name} is told no pitch "
                             "(expected 1; one trained with adapter=pitched is told)")
 
@@ -185,7 +180,8 @@ def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None 
         text_encoder={"image": root / "image/text_encoder"}, tokenizer={"image": root / "image/tokenizer"},
         vae=root / "vae", scheduler=root / "scheduler",
         vocoder=root / "vocoder" if (root / "vocoder").is_dir() else "griffin_lim", prediction_type=kinds,
-        latent_shape=shape, mean=mean, std=std, voices=voices, adapter=adapter, lora=tuned,
+        latent_shape=shape, mean=mean, std=std, voices=voices, adapter=adapter,
+        phonemes=adapter_class(adapter), lora=tuned,
         durations=root / "speech/durations",
         scene=root / "image/scene" if (root / "image/scene").is_dir() else None,
         template=_template(template or card.get("template"), where),
@@ -325,7 +321,8 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
         vocoder=roots["speech"] / "vocoder" if (roots["speech"] / "vocoder").is_dir() else "griffin_lim",
         prediction_type={b: s.get("prediction_type", "epsilon") for b, s in schedules.items()},
         latent_shape=shape, mean=mean, std=std, voices=tuple(voices),
-        adapter=Path(adapter) if adapter else None, lora=tuned,
+        adapter=Path(adapter) if adapter else None,
+        phonemes=adapter_class(Path(adapter)) if adapter else None, lora=tuned,
         durations=Path(durations) if durations else None, conditions=conditions,
         phoneme_bert=Path(phoneme_bert) if phoneme_bert else None,
         template=_template(template, "family.template"), schedule=schedules["image"],

@@ -23,7 +23,7 @@ from ..audio.vocoder_base import load_strictly
 from ..errors import UserError
 from ..files import read_json
 from ..weights import finite
-from .condition import Condition
+from .condition import Condition, Conditioner, Input
 
 CONDITIONS = "condition_config.json"
 NOTHING = -1  # in place of a token's id
@@ -94,7 +94,7 @@ def encoder_class(folder: Path) -> Any:
     return kinds[name]
 
 
-class AdaptedTextConditioner(nn.Module):
+class AdaptedTextConditioner(Conditioner):
     """Captions → tokens of every encoder through its adapter, one after the other; nothing said is all zeros.
 
     As published: a caption is encoded without padding, its features are padded with zeros to `tokens` and
@@ -132,10 +132,9 @@ class AdaptedTextConditioner(nn.Module):
     def _ids(self, tokenizer: Any, caption: str) -> Tensor:
         return torch.tensor(tokenizer(caption, truncation=True, max_length=self.tokens).input_ids)
 
-    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-        """The batch with nothing said in `rows` (B,) bool."""
-        ids = batch["input_ids"]
-        return {**batch, "input_ids": torch.where(rows[:, None, None], NOTHING, ids)}
+    @property
+    def inputs(self) -> dict[str, Input]:
+        return {"input_ids": Input(NOTHING, (len(self.encoders), self.tokens))}
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         tokens = torch.stack([self._one(row) for row in batch["input_ids"]])
@@ -152,11 +151,3 @@ class AdaptedTextConditioner(nn.Module):
             features = encoder(input_ids=row[mask][None]).last_hidden_state[0]
             parts.append(adapter(pad(features, (0, 0, 0, self.tokens - len(features)))))
         return torch.cat(parts)
-
-    def null(self, n: int) -> Condition:
-        """The condition of `n` samples about which nothing is said."""
-        device = next(self.adapters.parameters()).device
-        return self.encode({"input_ids": torch.full((n, len(self.encoders), self.tokens), NOTHING,
-                                                    device=device)})
-
-    forward = encode

@@ -119,7 +119,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
 def autoencoder_class(folder: str | Path) -> type[AutoencoderKL] | type[PatchAutoencoder]:
     """The class that the config of an autoencoder's folder names."""
     name = read_json(Path(folder) / "config.json").get("_class_name")
-    return PatchAutoencoder if name == "PatchAutoencoder" else AutoencoderKL
+    return PatchAutoencoder if name == PatchAutoencoder.__name__ else AutoencoderKL
 
 
 def load_autoencoder(folder: str | Path,

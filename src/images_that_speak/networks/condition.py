@@ -1,12 +1,15 @@
-"""What a conditioner makes of a batch, and what a UNet can be given."""
+"""What a conditioner reads of a batch and makes of it, and what a UNet can be given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.utils._pytree import register_dataclass
 
@@ -48,6 +51,83 @@ class Condition:
 
 # So that torch finds the tensors in what a conditioner returns: FSDP hangs its gathering on them.
 register_dataclass(Condition)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a conditioner reads of a batch under one key.
+
+    Attributes:
+        null: what says nothing, a number or a tensor of `shape`.
+        shape: of one sample that says nothing; dtype: its type.
+        need: "always"; "training", where `encode` expects a value of its own elsewhere; or "given", where it
+            is only taken away with the others.
+        dropped: whether dropping a condition sets it to `null`.
+    """
+
+    null: Any = 0
+    shape: tuple[int, ...] = ()
+    dtype: torch.dtype = torch.long
+    need: Literal["always", "training", "given"] = "always"
+    dropped: bool = True
+
+
+class Conditioner(nn.Module, ABC):
+    """A batch → Condition. What it reads is declared, and what says nothing follows from it.
+
+    timed: whether it is told when each phone sounds. pitched: whether it is told the pitch, and has a network
+        `expected` that expects one, ln Hz (B, frames), of a batch without.
+    tokenizer: what makes "input_ids" of texts, for those that read them.
+    channels: of its residual, which must be those of the UNet's first feature map; None: any.
+    voices: how many it knows; None where it knows none by number.
+    """
+
+    timed: ClassVar[bool] = False
+    pitched: ClassVar[bool] = False
+    tokenizer: Any = None
+    channels: int | None = None
+    voices: int | None = None
+
+    @property
+    @abstractmethod
+    def inputs(self) -> dict[str, Input]:
+        """What it reads of a batch, by key."""
+
+    @abstractmethod
+    def encode(self, batch: dict[str, Any]) -> Condition:
+        """The condition of a batch."""
+
+    def forward(self, batch: dict[str, Any]) -> Condition:
+        return self.encode(batch)
+
+    def lacks(self, keys: Collection[str]) -> list[str]:
+        """What a training needs and batches of these keys do not have."""
+        return [key for key, read in self.inputs.items() if read.need != "given" and key not in keys]
+
+    def null(self, n: int) -> Condition:
+        """The condition of `n` samples about which nothing is said."""
+        device = next(self.parameters()).device
+        return self.encode({key: torch.as_tensor(read.null, dtype=read.dtype, device=device)
+                            .expand(n, *read.shape)
+                            for key, read in self.inputs.items() if read.need == "always"})
+
+    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+        """The batch with nothing said in `rows` (B,) bool."""
+        nothing = {}
+        for key, read in self.inputs.items():
+            if key in batch and read.dropped:
+                value = batch[key]
+                where = rows.view(-1, *[1] * (value.ndim - 1))
+                nothing[key] = torch.where(where, torch.as_tensor(read.null).to(value), value)
+        return {**batch, **nothing}
+
+    def auxiliary_loss(self, batch: dict[str, Any]) -> Tensor | float:
+        """What a training adds to its loss."""
+        return 0.0
+
+    def export(self, folder: Path, save: Callable[[Any, Path], None]) -> None:
+        """Write below `folder` what generating loads, each network by `save(network, where)`."""
+        save(self, folder / "adapter")
 
 
 def _stack(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -10,6 +10,7 @@ gone).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import UserError
 from ..weights import finite
-from .condition import Condition
+from .condition import Condition, Conditioner, Input
 from .text import TextConditioner
 
 COPIES = 5  # squares of a scene; those without size are no copies
@@ -136,7 +137,7 @@ def pocket_scene_conditioner(text_encoder: str | Path, tokenizer: str | Path,
     return SceneConditioner(text, SceneAdapter(width=text.text_encoder.config.hidden_size, **adapter))
 
 
-class SceneConditioner(nn.Module):
+class SceneConditioner(Conditioner):
     """A text encoder and a scene adapter as one conditioner.
 
     A batch carries "input_ids" (B, L), perhaps "scene" (B, COPIES, 5) (without it nothing has a place), and,
@@ -152,15 +153,16 @@ class SceneConditioner(nn.Module):
         return self.text.text_encoder
 
     @property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Any:  # type: ignore[override]
         return self.text.tokenizer
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        squares = Input(0, (COPIES, len(FIELDS)), torch.float32, need="training")
+        return {**self.text.inputs, "scene": squares}
 
     def tokenize(self, captions: list[str]) -> Tensor:
         return self.text.tokenize(captions)
-
-    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-        """The batch with caption and scene of `rows` (B,) bool taken away."""
-        return {**self.text.drop(batch, rows), "scene": batch["scene"] * ~rows[:, None, None]}
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         condition = self.text.encode(batch)
@@ -171,9 +173,6 @@ class SceneConditioner(nn.Module):
         condition.residual = self.scene(scene.float(), condition.pooled, batch.get("columns"))
         return condition
 
-    def null(self, n: int) -> Condition:
-        """The condition of n pictures about which nothing is said."""
-        ids = self.tokenize([""]).to(self.text_encoder.device).expand(n, -1)
-        return self.encode({"input_ids": ids})
-
-    forward = encode
+    def export(self, folder: Path, save: Callable[[Any, Path], None]) -> None:
+        self.text.export(folder, save)
+        save(self.scene, folder / "scene")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ..errors import UserError
-from .condition import Condition
+from .condition import Condition, Conditioner, Input
 
 
 def pocket_text_conditioner(tokenizer: str | Path, width: int = 128, layers: int = 2, heads: int = 4,
@@ -30,7 +31,7 @@ def pocket_text_conditioner(tokenizer: str | Path, width: int = 128, layers: int
     return TextConditioner(CLIPTextModel(config), words)
 
 
-class TextConditioner(nn.Module):
+class TextConditioner(Conditioner):
     """Caption → tokens of a CLIPTextModel; the empty caption is the null condition.
 
     A batch carries "input_ids" (B, L).
@@ -48,10 +49,10 @@ class TextConditioner(nn.Module):
         return self.tokenizer(captions, padding="max_length", truncation=True, max_length=length,
                               return_tensors="pt").input_ids
 
-    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-        """The batch with the captions of `rows` (B,) bool emptied."""
-        empty = self.tokenize([""]).to(batch["input_ids"])
-        return {**batch, "input_ids": torch.where(rows[:, None], empty, batch["input_ids"])}
+    @property
+    def inputs(self) -> dict[str, Input]:
+        empty = self.tokenize([""])[0]
+        return {"input_ids": Input(empty, tuple(empty.shape))}
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         ids = batch["input_ids"]
@@ -60,9 +61,6 @@ class TextConditioner(nn.Module):
         return Condition(output.last_hidden_state, torch.ones_like(ids, dtype=torch.bool),
                          pooled=output.pooler_output)
 
-    def null(self, n: int) -> Condition:
-        """The condition of `n` empty captions."""
-        ids = self.tokenize([""]).to(self.text_encoder.device).expand(n, -1)
-        return self.encode({"input_ids": ids})
-
-    forward = encode
+    def export(self, folder: Path, save: Callable[[Any, Path], None]) -> None:
+        save(self.text_encoder, folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")

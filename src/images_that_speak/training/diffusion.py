@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import max_pool1d
 
 from ..diffusion.predictor import NoiseSchedule, Predictor
 from ..errors import UserError
+from ..networks.condition import Conditioner
 from ..networks.scene import scene_cells
 from ..speech.phonemes import PAUSE, PHONE_IDS
 from ..weights import finite
@@ -122,7 +123,7 @@ def crop_to_scene(batch: dict[str, Any], columns: int) -> dict[str, Any]:
     return {**batch, "latent": latent, "scene": shifted, "columns": columns}
 
 
-def shard(unet: UNet2DConditionModel, conditioner: nn.Module, mesh: Any) -> None:
+def shard(unet: UNet2DConditionModel, conditioner: Conditioner, mesh: Any) -> None:
     """Keep of each block of the networks one part in every process of `mesh` (FSDP2)."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -141,7 +142,7 @@ class LatentDiffusionTraining(L.LightningModule):
     min(SNR, γ)/SNR for ε. A share of the conditions is dropped, for classifier-free guidance.
 
     A batch holds "latent" (B, C, H, W), normalised, and what the conditioner reads. What a conditioner calls
-    its `own_loss` is added in training.
+    its `auxiliary_loss` is added in training.
 
     Args:
         unet, conditioner: the networks; both are trained, unless `lora` says what is.
@@ -161,7 +162,10 @@ class LatentDiffusionTraining(L.LightningModule):
         betas: of AdamW.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, conditioner: nn.Module, *,
+    # Of a batch, beside what the conditioner reads: what weighs the loss and says where to crop.
+    reads: ClassVar[tuple[str, ...]] = ("frame_phones", "scene")
+
+    def __init__(self, unet: UNet2DConditionModel, conditioner: Conditioner, *,
                  prediction_type: str = "v_prediction", min_snr_gamma: float | None = 5.0,
                  condition_dropout: float = 0.1, silence_weight: float = 1.0,
                  ground_weight: float = 1.0, channel_weights: list[float] | None = None,
@@ -175,8 +179,7 @@ class LatentDiffusionTraining(L.LightningModule):
             raise ValueError("condition_dropout and silence_weight: expected numbers in [0, 1]")
         # Numbers only: Lightning reads a checkpoint's hyperparameters with weights_only.
         self.save_hyperparameters(ignore=["unet", "conditioner", "lora", "schedule"])
-        # Any: what nn.Module keeps is typed as a tensor or a module, not as what a conditioner is.
-        self.conditioner: Any = conditioner
+        self.conditioner = conditioner
         self.lora = lora
         if lora is not None:
             add_lora(unet, lora)
@@ -230,9 +233,7 @@ class LatentDiffusionTraining(L.LightningModule):
         if gamma is not None:
             snr = schedule.snr(t)
             error = error * snr.clamp(max=gamma) / (snr + 1 if kind == "v_prediction" else snr)
-        if drop and hasattr(self.conditioner, "own_loss"):
-            return error.mean() + self.conditioner.own_loss(batch)
-        return error.mean()
+        return error.mean() + (self.conditioner.auxiliary_loss(batch) if drop else 0.0)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         columns, total = self.hparams["crop_columns"], self.hparams["max_steps"]
@@ -294,10 +295,4 @@ class LatentDiffusionTraining(L.LightningModule):
             save_half(self.unet, folder / "unet")
         if not any(p.requires_grad for p in self.conditioner.parameters()):
             return  # the one that it came from is as good
-        if hasattr(self.conditioner, "text_encoder"):
-            save_half(self.conditioner.text_encoder, folder / "text_encoder")
-            self.conditioner.tokenizer.save_pretrained(folder / "tokenizer")
-            if hasattr(self.conditioner, "scene"):
-                save_half(self.conditioner.scene, folder / "scene")
-        else:
-            save_half(self.conditioner, folder / "adapter")
+        self.conditioner.export(folder, save_half)

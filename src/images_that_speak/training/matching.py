@@ -2,70 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
-from ..data.datamodule import BatchDataset, PictureData, SpeechClips
-from ..data.manifest import Corpus
-from ..data.streamed import StreamedClips
+from ..data.datamodule import BatchDataset, PictureData
 from ..errors import UserError
+from ..networks.condition import Conditioner
+from .diffusion import LatentDiffusionTraining
 
 
-def match(module: nn.Module, data: Any) -> None:
-    """Bring the data sets of `data`, a PictureData, and `module`'s conditioner together.
+def match(module: LatentDiffusionTraining, data: PictureData) -> None:
+    """Bring the data sets of `data` and a latent diffusion together.
 
-    A conditioner that reads texts lends its tokenizer to data sets that have none. Raises UserError when an
-    adapter is not as wide as the UNet's first feature map or has fewer voices than the data, when a data set
-    gives a latent diffusion pictures, when training and validation number voices differently, or when an
-    adapter is told what a data set does not have.
+    Raises UserError when its adapter is not as wide as the UNet's first feature map, when a data set gives
+    pictures, and whatever `match_conditioner` raises.
     """
-    conditioner = getattr(module, "conditioner", None)
-    if conditioner is None or not isinstance(data, PictureData):
-        return
-    sets: dict[str, BatchDataset] = {name: found for name, found in (("train", data.train),
-                                                                     ("valid", data.valid))
-                                     if found is not None}
-    tokenizer, settings = getattr(conditioner, "tokenizer", None), getattr(conditioner, "config", {})
-    for dataset in sets.values():
-        if tokenizer is not None and getattr(dataset, "tokenizer", tokenizer) is None:
-            dataset.tokenizer = tokenizer  # type: ignore[attr-defined]
-    unet: Any = getattr(module, "unet", None)
-    if unet is not None and settings.get("channels", first := unet.config.block_out_channels[0]) != first:
-        raise UserError(f"adapter.channels={settings['channels']}: expected {first}, as of the UNet's first "
-                        "feature map, where the condition is added")
-    for name, dataset in sets.items() if unet is not None else ():
-        if dataset.latents is None and not isinstance(dataset, StreamedClips):
+    first, channels = module.unet.config.block_out_channels[0], module.conditioner.channels
+    if channels not in (None, first):
+        raise UserError(f"adapter.channels={channels}: expected {first}, as of the UNet's first feature map, "
+                        "where the condition is added")
+    for name, dataset in data.sets.items():
+        if dataset.latents is None and not dataset.streamed:
             raise UserError(f"data.{name}.latents=null: a latent diffusion learns from latents (expected a "
                             "folder, which is made when it is not there)")
-    if known := settings.get("voices"):
-        _check_voices({name: voices_of(dataset) for name, dataset in sets.items()}, int(known))
-    wants = [wanted for wanted, there in (
-        ("texts", tokenizer is not None), ("embeddings", settings.get("features")),
-        ("a pitch", hasattr(conditioner, "own_loss"))) if there]
-    for name, dataset in sets.items():
-        if isinstance(dataset, StreamedClips):
-            dataset.open()
-            if lacks := [wanted for wanted in wants if not (wanted == "a pitch" and dataset.has_pitch)]:
-                raise UserError(f"data.{name}.folder={dataset.folder}: the adapter is told "
-                                f"{', '.join(lacks)} (expected adapter=aligned, records written with --pitch "
-                                "for adapter=pitched, or data=pocket_speech_latents)")
-    if width := settings.get("features"):
-        for name, dataset in sets.items():
-            if isinstance(dataset, SpeechClips) and dataset.embeddings is None:
-                raise UserError(f"data.{name}.embeddings=null: the adapter reads embeddings (adapter."
-                                f"features={width}; expected a file, which a training that names "
-                                f"data.{name}.phoneme_bert makes)")
+    match_conditioner(module.conditioner, data, module.reads)
 
 
-def voices_of(dataset: BatchDataset) -> list[str]:
-    """The voices of a data set in the order of their numbers; none where it numbers none."""
-    if isinstance(dataset, StreamedClips):
-        dataset.open()
-        return dataset.voices or []
-    if isinstance(dataset, SpeechClips):
-        return dataset.voices or Corpus.open(dataset.root).voices()
-    return []
+def match_conditioner(conditioner: Conditioner, data: PictureData, more: tuple[str, ...] = ()) -> None:
+    """Have the data sets of `data` prepare what `conditioner` reads, and `more` where they have it.
+
+    A conditioner that reads texts lends its tokenizer to data sets that have none. Raises UserError when it
+    has fewer voices than the data, when training and validation number voices differently, or when a data set
+    lacks what it reads.
+    """
+    for dataset in data.sets.values():
+        dataset.tokenizer = conditioner.tokenizer if dataset.tokenizer is None else dataset.tokenizer
+    if conditioner.voices:
+        _check_voices({name: dataset.numbered() for name, dataset in data.sets.items()}, conditioner.voices)
+    for name, dataset in data.sets.items():
+        if lacks := conditioner.lacks(dataset.gives()):
+            raise UserError(_lacking(f"data.{name}", lacks, conditioner, dataset))
+        dataset.want({*conditioner.inputs, *more})
+
+
+def _lacking(key: str, lacks: list[str], conditioner: Conditioner, dataset: BatchDataset) -> str:
+    """A data set lacks something: what, and what to set."""
+    told = f"{type(conditioner).__name__} reads {', '.join(lacks)}"
+    if (advice := dataset.advice(lacks[0])) is not None:
+        return f"{key}.{advice}; {told}"
+    return f"{key}: {told}; {type(dataset).__name__} gives {', '.join(sorted(dataset.gives()))}"
 
 
 def _check_voices(voices: dict[str, list[str]], known: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from ..config import compose, instantiate
+from ..data.datamodule import PictureData, SpeechClips
 from ..diffusion.family import Family
 from ..diffusion.generate import Job, Settings, batches, generate_batch, plan, read_settings, record
 from ..diffusion.layout import Layout
@@ -21,6 +22,7 @@ from ..networks.adapters import PhonemeAdapter
 from ..runs.samples import log_samples
 from ..scoring.evaluate import load_readers, read_back
 from ..speech.plbert import PhonemeBERT
+from .diffusion import LatentDiffusionTraining
 
 
 class ReadBack(L.Callback):
@@ -50,25 +52,28 @@ class ReadBack(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Everything a user can get wrong is found before the training begins."""
-        layout, conditioner = instantiate(self.cfg.family), getattr(pl_module, "conditioner", None)
-        if conditioner is None:
+        layout = instantiate(self.cfg.family)
+        if not isinstance(pl_module, LatentDiffusionTraining):
             raise UserError(f"callbacks.read_back: {type(pl_module).__name__} is no branch of a family")
         if pl_module.device_mesh is not None:
             # One process generates, and has but a part of the networks.
             raise UserError("callbacks.read_back with trainer=fsdp: a network in parts cannot generate "
                             "(expected trainer=ddp, or callbacks=default)")
+        conditioner = pl_module.conditioner
         if self.branch == "speech" and isinstance(conditioner, PhonemeAdapter):
             if layout.durations is None:
                 raise UserError("callbacks.read_back.generate: family.durations=null; phonemes need a "
                                 "duration model")
-            # The adapter is in memory; what matters of the layout is that there is one.
-            layout = replace(layout, adapter=layout.adapter or Path("in training"), conditions=None)
-            train: Any = getattr(getattr(trainer, "datamodule", None), "train", None)
+            # The adapter is in memory: of the layout its class matters, not where it lies.
+            layout = replace(layout, phonemes=type(conditioner), conditions=None)
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            train = data.train if isinstance(data, PictureData) else None
             # Voices and embeddings are those it is trained on.
-            if not layout.voices:
-                layout = replace(layout, voices=tuple(getattr(train, "voices", None) or ()))
+            if not layout.voices and train is not None:
+                layout = replace(layout, voices=tuple(train.numbered()))
             if conditioner.config.get("features"):
-                bert = layout.phoneme_bert or getattr(train, "phoneme_bert", None)
+                bert = layout.phoneme_bert or (
+                    train.phoneme_bert if isinstance(train, SpeechClips) else None)
                 if bert is None:
                     raise UserError("callbacks.read_back.generate: family.phoneme_bert=null; the adapter "
                                     "reads embeddings of a PL-BERT (expected its folder)")

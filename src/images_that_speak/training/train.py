@@ -16,7 +16,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate, locate, unbound
-from ..data.datamodule import PictureData, SpeechClips
+from ..data.datamodule import PictureData
 from ..data.embeddings import cache_embeddings
 from ..data.latents import cache_latents
 from ..data.pitch import cache_pitch
@@ -31,6 +31,7 @@ from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
 from ..weights import finite
 from .checkpoints import check_reached
+from .diffusion import LatentDiffusionTraining
 from .fit import check_strategy, ema_of, fit, whole_state
 from .matching import match
 
@@ -110,12 +111,13 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     # What it begins with may come from any folder.
     module = finite(instantiate(cfg.model, max_steps=cfg.steps), "model")
     data = instantiate(cfg.data)
-    match(module, data)
     if isinstance(data, PictureData):
+        if isinstance(module, LatentDiffusionTraining):
+            match(module, data)
         prepare_latents(data, bf16=cfg.precision.trainer.startswith("bf16"), device=cfg.device,
                         offline=bool(OmegaConf.select(cfg, "model.unet.offline")))
         prepare_embeddings(data)
-        prepare_pitch(data, hasattr(getattr(module, "conditioner", None), "own_loss"))
+        prepare_pitch(data)
     settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     batches_kept = settings.pop("overfit", None)
     valid: Any = None
@@ -155,18 +157,12 @@ def train_module(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"steps": trainer.global_step, **metrics.figures}
 
 
-def prepare_pitch(data: PictureData, told: bool) -> None:
-    """Track the pitch of the data module's clips where they name a file for it and that is not done yet.
-
-    told: whether the conditioner is told the pitch; the file is not needed by another.
-    """
-    for dataset in (data.train, data.valid):
-        if isinstance(dataset, SpeechClips) and dataset.pitch is not None:
-            if told:
-                dataset.open()
-                cache_pitch(dataset.corpus, dataset.identity(), dataset.pitch)
-            else:
-                dataset.pitch = None
+def prepare_pitch(data: PictureData) -> None:
+    """Track the pitch of the data module's clips where they name a file for it and that is not done yet."""
+    for dataset in data.clips:
+        if dataset.pitch is not None:
+            dataset.open()
+            cache_pitch(dataset.corpus, dataset.identity(), dataset.pitch)
 
 
 class Repeated:
@@ -194,8 +190,8 @@ def prepare_latents(data: PictureData, bf16: bool = False, device: str = "cpu",
     and deviation that its config tells become theirs.
     """
     place = find_device(device)
-    for name, dataset in (("train", data.train), ("valid", data.valid)):
-        if dataset is None or dataset.latents is None:
+    for name, dataset in data.sets.items():
+        if dataset.latents is None:
             continue
         folder = autoencoder_folder(str(dataset.autoencoder), f"data.{name}.autoencoder", offline)
         vae = load_autoencoder(folder)
@@ -225,11 +221,10 @@ def autoencoder_folder(name: str, key: str, offline: bool = False) -> Path:
 
 def prepare_embeddings(data: PictureData) -> None:
     """Embed the phones of the data module's clips by the PL-BERT they name, where that is not done yet."""
-    for dataset in (data.train, data.valid):
-        if getattr(dataset, "embeddings", None) is None or getattr(dataset, "phoneme_bert", None) is None:
-            continue
-        assert isinstance(dataset, SpeechClips) and dataset.embeddings is not None
-        dataset.open()
-        table = dataset.corpus.table
-        cache_embeddings(PhonemeBERT.from_pretrained(str(dataset.phoneme_bert)), table["symbols"].tolist(),
-                         table["text"].tolist(), dataset.identity(), dataset.embeddings)
+    for dataset in data.clips:
+        if dataset.embeddings is not None and dataset.phoneme_bert is not None:
+            dataset.open()
+            table = dataset.corpus.table
+            bert = PhonemeBERT.from_pretrained(str(dataset.phoneme_bert))
+            cache_embeddings(bert, table["symbols"].tolist(), table["text"].tolist(), dataset.identity(),
+                             dataset.embeddings)

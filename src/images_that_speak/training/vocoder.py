@@ -76,8 +76,7 @@ class ReadBack(L.Callback):
         if trainer.sanity_checking or data is None:  # debug=overfit validates on the training batch
             return
         texts, pictures = data.phrases(self.clips)
-        if hasattr(self.reader, "extend"):
-            self.reader.extend(texts)
+        self.reader.extend(texts)
         vocoder: Any = pl_module.generator
         waves = [vocoder.decode_picture(picture[None])[0].cpu().numpy() for picture in pictures]
         heard = [sound.text for sound in self.reader.read_many(waves)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ..condition import Condition
+from ..condition import Condition, Input
 from .phonemes import PhonemeAdapter, phone_table
 
 
@@ -39,12 +39,13 @@ class AlignedAdapter(PhonemeAdapter):
     latent's rows by a linear map of its own per row: so a formant's place in the picture can be read off
     the phoneme without the UNet having to know at which frequency it stands.
 
-    The residual starts at zero, that a pretrained UNet starts from what it knew. A batch carries
-    "frame_phones" (B, frames) ids, "frame_position" (B, frames) in [0, 1) and "voice" (B,).
+    The residual starts at zero, that a pretrained UNet starts from what it knew.
 
     Args:
         channels: of the UNet's first feature map. rows, columns: the latent's height and width.
     """
+
+    timed: ClassVar[bool] = True
 
     @register_to_config
     def __init__(self, phones: int, voices: int, channels: int, rows: int = 16, columns: int = 64,
@@ -65,6 +66,17 @@ class AlignedAdapter(PhonemeAdapter):
         nn.init.zeros_(self.spread.weight)
         nn.init.zeros_(self.spread.bias)  # type: ignore[arg-type]
         self.token = nn.Linear(hidden, width)
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        frames = (self.config.frames,)
+        # Where nothing sounds a position says nothing: weights have been trained with it kept.
+        found = {"frame_phones": Input(shape=frames), "voice": Input(),
+                 "frame_position": Input(0, frames, torch.float32, dropped=False)}
+        if self.config.features:
+            return {**found, "frame_index": Input(-1, frames),
+                    "phone_embedding": Input(0, (1, self.config.features), torch.float32)}
+        return found
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         frames = self.frames(batch) + self.position(progress(batch["frame_position"],

@@ -1,7 +1,6 @@
 """What every adapter is, and those that do not know when a phoneme sounds.
 
-Every adapter is a conditioner: `encode(batch) -> Condition`, `drop(batch, rows)` for condition dropout and
-`null(n)` for guidance. Id 0 (`<pad>`) everywhere is the null condition, voice 0 is no voice.
+Every adapter is a Conditioner. Id 0 (`<pad>`) everywhere is the null condition, voice 0 is no voice.
 
 Phonemes are looked up in a table that is learnt with the adapter. With `features` the adapter reads
 embeddings of that width in its place (speech.plbert): a batch then also carries "phone_embedding" (B, L,
@@ -12,6 +11,8 @@ none. Nothing is zero there.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,10 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ..condition import Condition
+from ...files import read_json, write_json
+from ..condition import Condition, Conditioner, Input
+
+MODULE = "_module"  # in a config.json: where a class of one's own is
 
 
 def sinusoids(length: int, width: int) -> Tensor:
@@ -35,45 +39,46 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-class PhonemeAdapter(ModelMixin, ConfigMixin):
+class PhonemeAdapter(Conditioner, ModelMixin, ConfigMixin):
     """What the adapters share. Voices are numbered from 1; 0 means none."""
 
     config_name = "config.json"
+    # Of diffusers' classes, which mypy does not follow.
+    config: Any
+    dtype: torch.dtype
+    save_pretrained: Any
+    phone: nn.Module  # `phone_table`
 
-    def drop(self, batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-        """The batch with phonemes and voice of `rows` (B,) bool taken away."""
-        keep = ~rows
-        dropped = dict(batch)
-        for key in ("phones", "frame_phones", "phone_embedding", "embedding", "voice"):
-            if key in batch:
-                dropped[key] = batch[key] * keep.view(-1, *[1] * (batch[key].ndim - 1))
-        if "phone_mask" in batch:
-            dropped["phone_mask"] = batch["phone_mask"] & keep[:, None]
-        if "frame_index" in batch:
-            dropped["frame_index"] = batch["frame_index"].masked_fill(rows[:, None], -1)
-        return dropped
+    def save_config(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write config.json; of a class of one's own also in which module it is."""
+        super().save_config(save_directory, push_to_hub, **kwargs)
+        if (module := type(self).__module__).split(".")[0] != __name__.split(".")[0]:
+            where = Path(save_directory) / self.config_name
+            write_json(where, {**read_json(where), MODULE: module})
 
-    def null(self, n: int) -> Condition:
-        """The condition of `n` samples about which nothing is said."""
-        device = self.device
-        zeros = torch.zeros(n, 1, dtype=torch.long, device=device)
-        frames = zeros.expand(n, self.config.get("frames", 1024))
-        nothing = torch.zeros(n, 1, self.config.get("features") or 1, device=device)
-        return self.encode({"phones": zeros, "phone_mask": zeros.bool(), "frame_phones": frames,
-                            "frame_position": frames.float(), "frame_index": frames - 1, "voice": zeros[:, 0],
-                            "phone_embedding": nothing})
+    @property
+    def voices(self) -> int | None:  # type: ignore[override]
+        return self.config.get("voices")
+
+    @property
+    def channels(self) -> int | None:  # type: ignore[override]
+        return self.config.get("channels")
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """Voice and phones in a row: their numbers, or with `features` their embeddings."""
+        # A loss is weighed by what sounds in each frame, also where the adapter does not read it.
+        found = {"frame_phones": Input(shape=(self.config.get("frames", 1024),), need="given"),
+                 "phone_mask": Input(False, (1,), torch.bool), "voice": Input()}
+        if features := self.config.features:
+            return {**found, "phone_embedding": Input(0, (1, features), torch.float32)}
+        return {**found, "phones": Input(shape=(1,))}
 
     def vectors(self, batch: dict[str, Any]) -> Tensor:
         """(B, L, width): each phone's entry of the table, or its embedding brought to that width."""
         if self.config.features:
             return self.phone(batch["phone_embedding"].to(self.dtype))
         return self.phone(batch["phones"])
-
-    def encode(self, batch: dict[str, Any]) -> Condition:
-        raise TypeError(f"{type(self).__name__} does not say how it encodes a batch")
-
-    def forward(self, batch: dict[str, Any]) -> Condition:
-        return self.encode(batch)
 
 
 def phone_table(phones: int, width: int, features: int | None) -> nn.Module:
@@ -84,7 +89,7 @@ def phone_table(phones: int, width: int, features: int | None) -> nn.Module:
 class PooledAdapter(PhonemeAdapter):
     """The published adapter: the mean phoneme embedding, projected and repeated. Order is lost.
 
-    Kept as the baseline. A batch carries "phones" (B, L), "phone_mask" (B, L) and "voice" (B,).
+    Kept as the baseline.
     """
 
     @register_to_config
@@ -105,7 +110,7 @@ class PooledAdapter(PhonemeAdapter):
 class SequenceAdapter(PhonemeAdapter):
     """Phonemes in order: embeddings with positions, a small Transformer, masked cross-attention.
 
-    The first token is the voice. A batch carries what PooledAdapter's does.
+    The first token is the voice.
     """
 
     @register_to_config
@@ -140,6 +145,13 @@ class PublishedAdapter(PhonemeAdapter):
         super().__init__()
         self.proj = nn.Linear(features, width)
         self.norm = nn.LayerNorm(width)
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        return {**super().inputs, "embedding": Input(0, (self.config.features,), torch.float32, need="given")}
+
+    def lacks(self, keys: Collection[str]) -> list[str]:
+        return [] if "embedding" in keys else [key for key in super().lacks(keys) if key != "voice"]
 
     def encode(self, batch: dict[str, Any]) -> Condition:
         embedding = (batch["embedding"] if "embedding" in batch

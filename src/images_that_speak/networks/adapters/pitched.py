@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -17,7 +17,7 @@ from ...files import read_json
 from ...speech.phonemes import PAUSE, PHONE_IDS
 from ...weights import finite
 from ..autoencoder import PatchAutoencoder
-from ..condition import Condition
+from ..condition import Condition, Input
 from .aligned import AlignedAdapter, ResidualConv, progress
 
 
@@ -67,6 +67,9 @@ class PitchedAdapter(AlignedAdapter):
             harmonics. pitch_width, pitch_layers: sizes of the PitchModel. The others are AlignedAdapter's.
     """
 
+    pitched: ClassVar[bool] = True
+    millihertz: Tensor
+
     @register_to_config
     def __init__(self, phones: int, voices: int, channels: int, rows: int = 16, columns: int = 64,
                  frames: int = 1024, width: int = 128, hidden: int = 192, embedding: int = 64,
@@ -88,6 +91,11 @@ class PitchedAdapter(AlignedAdapter):
         millihertz = (1000 * band_frequencies().flip(0)).round().long()
         self.register_buffer("millihertz", millihertz, persistent=False)
 
+    @property
+    def inputs(self) -> dict[str, Input]:
+        pitch = Input(0, (self.config.frames,), torch.float32, need="training", dropped=False)
+        return {**super().inputs, "frame_pitch": pitch}
+
     def encode(self, batch: dict[str, Any]) -> Condition:
         condition = super().encode(batch)
         pitch = batch.get("frame_pitch")
@@ -98,14 +106,8 @@ class PitchedAdapter(AlignedAdapter):
         condition.residual = condition.residual + self.join(self.look(patches))
         return condition
 
-    def own_loss(self, batch: dict[str, Any]) -> Tensor:
-        """Mean |ln Hz| by which the expected pitch is off where something is said; added to a training's.
-
-        Raises UserError when the batch does not say the pitch.
-        """
-        if "frame_pitch" not in batch:
-            raise UserError("data.train.pitch=null: the adapter is told the pitch (expected a file, which is "
-                            "made when it is not there; adapter=aligned does without)")
+    def auxiliary_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Mean |ln Hz| by which the expected pitch is off where something is said."""
         weight = spoken(batch["frame_phones"]).float()
         off = (self.expected(batch).float() - batch["frame_pitch"].clamp(min=1).log()).abs()
         return (off * weight).sum() / weight.sum().clamp(min=1)
@@ -129,9 +131,9 @@ def pitched_adapter(base: str | Path | None = None, autoencoder: str | Path | No
     if base is None:
         made = PitchedAdapter(**adapter)
     else:
-        name = read_json(Path(base) / "config.json")["_class_name"]
-        trained = finite((PitchedAdapter if name == "PitchedAdapter" else AlignedAdapter).from_pretrained(
-            base, torch_dtype=torch.float32), base)
+        known = {cls.__name__: cls for cls in (AlignedAdapter, PitchedAdapter)}
+        kind = known.get(read_json(Path(base) / "config.json")["_class_name"], AlignedAdapter)
+        trained = finite(kind.from_pretrained(base, torch_dtype=torch.float32), base)
         sizes = {key: value for key, value in trained.config.items() if not key.startswith("_")}
         made = PitchedAdapter(**{**adapter, **sizes})
         if not made.spread.weight.is_meta:  # check=true counts parameters and holds none
