@@ -30,14 +30,14 @@ from images_that_speak.reports.study import write_study
 from images_that_speak.reports.video import write_videos
 from images_that_speak.runs.samples import read_rows
 from images_that_speak.scoring.evaluate import Item, Readers, find_pictures, find_run, read_items
-from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.heard import Heard, SpeechReader
 from images_that_speak.scoring.metric import Clip
 from images_that_speak.scoring.pairs import CepstralDistortion, Intelligibility, PictureSimilarity
 from images_that_speak.scoring.seen import load_picture_reader
 from images_that_speak.scoring.sets import MelStatistics, PictureDistances, SoundDistances
 
 
-class Ear:
+class Ear(SpeechReader):
     """Keeps what it was given to hear."""
 
     name, normaliser = "ear", "plain"
@@ -48,9 +48,6 @@ class Ear:
     def read(self, wave: np.ndarray) -> Heard:
         self.waves.append(wave)
         return Heard("")
-
-    def read_many(self, waves: list[np.ndarray]) -> list[Heard]:
-        return [self.read(wave) for wave in waves]
 
 
 class Flat:

@@ -31,9 +31,9 @@ from images_that_speak.runs import as_made, differences, finished, open_run
 from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
-from images_that_speak.scoring.heard import Heard, PocketsphinxReader
-from images_that_speak.scoring.metric import Clip, Scores
-from images_that_speak.scoring.seen import PictureReader, Shown
+from images_that_speak.scoring.heard import Heard, PocketsphinxReader, SpeechReader
+from images_that_speak.scoring.metric import Clip, Metric, Scores
+from images_that_speak.scoring.seen import PictureJudge, PictureReader, Shown
 from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
 from images_that_speak.scoring.tables import markdown
@@ -42,7 +42,7 @@ CONCEPTS = ("a cat", "two dogs", "a house")
 PHRASES = ("happy baby music", "blue ocean dream", "seven silver apple")
 
 
-class Ear:
+class Ear(SpeechReader):
     """Hears the phrase whose number is the loudness of the wave in tenths; in silence nothing."""
 
     name = "ear"
@@ -51,9 +51,6 @@ class Ear:
     def read(self, wave: np.ndarray) -> Heard:
         level = round(float(np.abs(wave).max()) * 10)
         return Heard(PHRASES[level - 1] if level else "")
-
-    def read_many(self, waves: list[np.ndarray]) -> list[Heard]:
-        return [self.read(wave) for wave in waves]
 
 
 class Taught(PictureReader):
@@ -67,7 +64,7 @@ class Taught(PictureReader):
                             for text in texts])
 
 
-class Eye:
+class Eye(PictureJudge):
     """Sees the concept whose number is the brightness of the first pixel in tenths."""
 
     name, needs_caption, needs_colour = "eye", True, False
@@ -484,8 +481,7 @@ def test_read_back_after_generating(tmp_path: Path) -> None:
 def test_metrics_measure_what_was_generated(tmp_path: Path) -> None:
     """Figures of each sample in its sample.json and their mean, those of the set beside it."""
 
-    class Levels:
-        weights, protocol, reference = "none", "", None
+    class Levels(Metric):
         seen = 0
 
         def add(self, clips: Sequence[Clip]) -> list[Scores]:
@@ -494,10 +490,6 @@ def test_metrics_measure_what_was_generated(tmp_path: Path) -> None:
 
         def total(self) -> dict[str, float]:
             return {"fid": float(self.seen)}
-
-        def load(self) -> None: ...
-
-        def counted(self) -> None: ...
 
     folders = sorted((make_run(tmp_path) / "samples").iterdir())
     found = read_back(folders[:4], READERS, quiet=True, metrics={"levels": Levels()})

@@ -40,7 +40,7 @@ from images_that_speak.networks.discriminators import (
     feature_matching_loss,
     generator_loss,
 )
-from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.heard import Heard, SpeechReader
 from images_that_speak.training.train import train
 from images_that_speak.training.vocoder import (
     GeneratorEMA,
@@ -446,7 +446,7 @@ def test_only_the_vocoder_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 # --- read back
 
-class Parrot:
+class Parrot(SpeechReader):
     """Hears one word of what the first batch of pictures says; keeps what it was given."""
 
     name = "parrot"
@@ -456,8 +456,9 @@ class Parrot:
         self.waves: list[np.ndarray] = []
         self.words: list[str] = []
 
-    def extend(self, texts: list[str]) -> None:
+    def extend(self, texts: list[str]) -> list[str]:
         self.words += texts
+        return texts
 
     def read(self, wave: np.ndarray) -> Heard:
         return Heard("a")

@@ -25,7 +25,7 @@ from images_that_speak.scoring.efficientnet import (
 )
 from images_that_speak.scoring.evaluate import Item, Readers, evaluate, load_readers, read_items
 from images_that_speak.scoring.faster_whisper import FasterWhisperReader, joined_base
-from images_that_speak.scoring.heard import Heard
+from images_that_speak.scoring.heard import Heard, SpeechReader
 from images_that_speak.scoring.nouns import caption_noun, noun_classes
 from images_that_speak.scoring.seen import Shown
 
@@ -280,16 +280,13 @@ def test_every_noun_has_classes_that_are_there() -> None:
 
 # --- both in the tables
 
-class Silent:
+class Silent(SpeechReader):
     """Hears nothing."""
 
     name, normaliser = "silent", "plain"
 
     def read(self, wave: np.ndarray) -> Heard:
         return Heard("")
-
-    def read_many(self, waves: list[np.ndarray]) -> list[Heard]:
-        return [self.read(wave) for wave in waves]
 
 
 class Still:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ from images_that_speak.scoring import pairs
 from images_that_speak.scoring.clap import ClapScore
 from images_that_speak.scoring.dnsmos import FILES, Dnsmos
 from images_that_speak.scoring.evaluate import Item, Readers, read_items
-from images_that_speak.scoring.heard import Heard, WhisperReader
+from images_that_speak.scoring.heard import Heard, SpeechReader, WhisperReader
 from images_that_speak.scoring.metric import Clip
 from images_that_speak.scoring.pairs import (
     CepstralDistortion,
@@ -485,11 +484,11 @@ class Quiet:
         return 2e-5 * torch.from_numpy(np.stack(noise)).float()
 
 
-class Deaf:
+class Deaf(SpeechReader):
     name, normaliser = "deaf", "plain"
 
-    def read_many(self, waves: list[np.ndarray]) -> list[Any]:
-        return [Heard("", ()) for _ in waves]
+    def read(self, wave: np.ndarray) -> Heard:
+        return Heard("", ())
 
 
 def test_a_run_is_at_no_distance_from_itself(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -323,13 +325,29 @@ def targets(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]
             yield from targets(child, f"{where}[{index}]")
 
 
+def is_own(name: str) -> bool:
+    """Whether a dotted name begins with a module in the folder of one's own configurations.
+
+    Such a module can be imported from then on; one that has the name of another does not hide it.
+    """
+    first, folder = name.split(".")[0], own_configs()
+    if first in ALLOWED or not ((folder / f"{first}.py").is_file() or (folder / first).is_dir()):
+        return False
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    spec = find_spec(first) if first.isidentifier() else None
+    return spec is not None and spec.origin is not None and Path(spec.origin).is_relative_to(folder)
+
+
 def locate(target: str, where: str = "_target_") -> Any:
-    """The class or function that `target` names, when it belongs to this package or an allowed library.
+    """The class or function that `target` names, when it belongs to this package, to an allowed library or to
+    a module in the folder of one's own configurations.
 
     What a module merely imported does not belong to it: `images_that_speak.files.os.remove` is refused.
     """
-    expected = f"expected a class or function of {', '.join(ALLOWED)}"
-    if not isinstance(target, str) or target.split(".")[0] not in ALLOWED or _within(target, REFUSED):
+    expected = f"expected a class or function of {', '.join(ALLOWED)}, or of a module in {own_configs()}"
+    allowed = isinstance(target, str) and (target.split(".")[0] in ALLOWED or is_own(target))
+    if not allowed or _within(target, REFUSED):
         raise UserError(f"{where}: {target!r} may not be built from a configuration; {expected}")
     try:
         found = hydra.utils.get_object(target)
@@ -338,7 +356,8 @@ def locate(target: str, where: str = "_target_") -> Any:
             raise UserError(f"{where}: {target!r}: {said}") from error
         raise UserError(f"{where}: {target!r} does not exist ({first_line(error)}); {expected}") from error
     home = getattr(found, "__module__", None) or ""
-    if not callable(found) or home.split(".")[0] not in ALLOWED or _within(home, REFUSED):
+    known = home.split(".")[0] in (*ALLOWED, target.split(".")[0])
+    if not callable(found) or not known or _within(home, REFUSED):
         raise UserError(f"{where}: {target!r} may not be built from a configuration; {expected}")
     return found
 
@@ -387,7 +406,8 @@ def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
     # Hydra 1.4 wants to be told what may be built; `locate` has been stricter already.
     policy = getattr(hydra.utils, "execution_whitelist", None)
     if policy is not None:
-        kwargs["_execution_whitelist_"] = [f"{name}.*" for name in ALLOWED]
+        own = {entry["_target_"].split(".")[0] for _, entry in targets(node)}
+        kwargs["_execution_whitelist_"] = [f"{name}.*" for name in {*ALLOWED, *own}]
     try:
         return hydra.utils.instantiate(node, *args, **kwargs)
     except InstantiationException as error:

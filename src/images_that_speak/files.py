@@ -151,6 +151,4 @@ def content_hash(value: Any, length: int = 12) -> str:
 def file_hash(path: str | Path, length: int = 12) -> str:
     """The first `length` hex digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:length] if hasattr(
-            hashlib, "file_digest"
-        ) else hashlib.sha256(file.read()).hexdigest()[:length]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:length]

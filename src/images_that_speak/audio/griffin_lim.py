@@ -21,6 +21,7 @@ class GriffinLim(Vocoder):
     """
 
     architecture = "griffin_lim"
+    trained = False
     inverse: Tensor  # (n_fft/2+1, n_mels)
 
     def __init__(self, iterations: int = 32, momentum: float = 0.99, seed: int = 0, spec: MelSpec = MEL):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..config import is_own, locate
 from ..errors import UserError, nearest
 from ..files import atomic_path, read_json, write_json
 from .griffin_lim import GriffinLim
@@ -21,18 +23,41 @@ from .vocos import Vocos
 WEIGHTS = "model.safetensors"
 
 
-def load_vocoder(source: str | Path = "griffin_lim") -> Vocoder:
-    """A vocoder ready to play: `griffin_lim`, which needs no weights, or a trained one.
+ARCHITECTURES: dict[str, type[Vocoder]] = {cls.architecture: cls for cls in (GriffinLim, HiFiGAN, Vocos)}
 
-    source is `griffin_lim`, or a path:
+
+def vocoder_class(architecture: str) -> type[Vocoder]:
+    """The vocoder of an architecture's name, or of a class's in one's own modules (config.locate).
+
+    Raises UserError when there is none.
+    """
+    if architecture in ARCHITECTURES:
+        return ARCHITECTURES[architecture]
+    found = locate(architecture, "vocoder architecture") if is_own(architecture) else None
+    if not (inspect.isclass(found) and issubclass(found, Vocoder)):
+        raise UserError(f"vocoder architecture {architecture!r}: expected one of {', '.join(ARCHITECTURES)}."
+                        f"{nearest(architecture, ARCHITECTURES)}")
+    return found
+
+
+def without_weights(source: str | Path) -> bool:
+    """Whether `source` names a vocoder that needs no weights, and no folder."""
+    name = str(source)
+    return (name in ARCHITECTURES or is_own(name)) and not vocoder_class(name).trained
+
+
+def load_vocoder(source: str | Path = "griffin_lim") -> Vocoder:
+    """A vocoder ready to play: one that needs no weights, or a trained one.
+
+    source is `griffin_lim`, a class of one's own that needs no weights, or a path:
     - a folder written by `save_vocoder` (config.json and model.safetensors);
     - Auffusion's vocoder folder (config.json and vocoder.pt), or the folder above it;
     - a HiFi-GAN run (config.json and g_<steps>; the newest), or one `g_<steps>` file beside its config.
 
     Raises UserError when nothing is there, a file is broken, or the weights are of another mel spec.
     """
-    if str(source) == "griffin_lim":
-        return GriffinLim()
+    if without_weights(source):
+        return build_vocoder(str(source), {}).eval().requires_grad_(False)
     file = vocoder_file(source)
     if file.name == WEIGHTS:
         return _load_own(file.parent)
@@ -55,12 +80,9 @@ def build_vocoder(architecture: str, config: dict[str, Any]) -> Vocoder:
 
     Raises UserError naming an unknown architecture or setting.
     """
-    known: dict[str, Callable[..., Vocoder]] = {"hifigan": HiFiGAN, "vocos": Vocos}
-    if architecture not in known:
-        raise UserError(f"vocoder architecture {architecture!r}: expected one of {', '.join(known)}."
-                        f"{nearest(architecture, known)}")
+    cls: Callable[..., Vocoder] = vocoder_class(architecture)
     try:
-        return known[architecture](**config)
+        return cls(**config)
     except TypeError as error:
         raise UserError(f"vocoder architecture {architecture!r}: {error}") from error
 

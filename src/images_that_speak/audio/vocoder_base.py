@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,21 @@ from .mel import MEL, LogMel, MelSpec, picture_to_logmel
 CONFIG = "config.json"
 
 
-class Vocoder(nn.Module):
-    """forward: log-mel (B, n_mels, F) in nats → wave (B, F · hop).
+class Vocoder(nn.Module, ABC):
+    """What turns a log-mel into sound.
 
-    A subclass sets `architecture`, keeps what builds it in `config`, and implements `forward`.
+    architecture: its name in the config.json of its folder; of a class of one's own, "module.Class". trained:
+    whether it plays with weights. config: what builds it again.
     """
 
-    architecture = ""
+    architecture: str = ""
+    trained: bool = True
     spec: MelSpec = MEL
     config: dict[str, Any]
+
+    @abstractmethod
+    def forward(self, logmel: Tensor) -> Tensor:
+        """Log-mel (B, n_mels, F) in nats → wave (B, F · hop)."""
 
     def check_logmel(self, logmel: Tensor) -> None:
         """Raise UserError when `logmel` is not (B, n_mels, F) with at least one frame."""

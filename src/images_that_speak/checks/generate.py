@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..audio.vocoder import load_vocoder, vocoder_file
+from ..audio.vocoder import load_vocoder, vocoder_file, without_weights
 from ..config import instantiate
 from ..diffusion.composition import BOTH, NO_PHONES, as_composition
 from ..diffusion.estimate import estimate
@@ -128,12 +128,13 @@ def _tell_weights(found: Findings, layout: Layout, branches: tuple[str, ...], vo
             rows.append(("LoRA", *weights(layout.lora)))
             compare_lora(unet, layout.lora)
     player = vocoder or layout.vocoder
-    if str(player) != "griffin_lim":
-        with found.step("vocoder"):
-            rows.append(("vocoder", parameters(load_vocoder(player)), vocoder_file(player).stat().st_size))
+    with found.step("vocoder"):
+        playing = load_vocoder(player)
+        if not without_weights(player):
+            rows.append(("vocoder", parameters(playing), vocoder_file(player).stat().st_size))
     found.tell("weights", *table(rows))
-    if str(player) == "griffin_lim":
-        found.tell("", "played by Griffin-Lim, which has no weights")
+    if without_weights(player):
+        found.tell("", f"played by {player}, which has no weights")
 
 
 def _tell_steps(found: Findings, cfg: DictConfig, layout: Layout, samples: int) -> None:

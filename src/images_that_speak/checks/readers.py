@@ -39,7 +39,6 @@ def check_readers(found: Findings, cfg: DictConfig) -> None:
             found.tell("read back", f"by {', '.join(hub)}, found or fetched when it is needed")
             return
         readers = load_readers(section, "cpu")
-        seen = getattr(readers.picture, "name", None)
-        words = len(getattr(readers.speech, "words", ()))
+        seen, words = readers.names["picture_reader"], len(readers.speech.words)
         found.tell("read back", f"heard by {readers.speech.name}" + (f" ({words} words)" if words else "")
                    + (f", seen by {seen}" if seen else ", nobody looks"))

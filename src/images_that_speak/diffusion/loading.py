@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ..config import is_own, locate
 from ..errors import UserError, nearest
 from ..files import read_json
 from ..resources import lora_file
@@ -88,10 +89,13 @@ def apply_lora(unet: Any, folder: Path) -> None:
 
 def adapter_class(folder: Path) -> Any:
     """The class of the phoneme adapter saved in `folder`. Raises UserError when there is no such class."""
-    from ..networks.adapters import ADAPTERS
+    from ..networks.adapters import ADAPTERS, MODULE
 
     classes = {cls.__name__: cls for cls in ADAPTERS.values()}
-    name = read_json(folder / "config.json").get("_class_name")
+    config = read_json(folder / "config.json")
+    name, module = config.get("_class_name"), config.get(MODULE)
+    if module is not None and is_own(str(module)):
+        return locate(f"{module}.{name}", f"{folder}/config.json")
     if name not in classes:
         raise UserError(f"{folder}/config.json: _class_name {name!r} (expected one of {', '.join(classes)})."
                         f"{nearest(name, classes)}")

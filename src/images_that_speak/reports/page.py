@@ -116,7 +116,7 @@ def _sample_data(number: int, run: RunFolder, sample: Sample, aligned: Sequence[
     else:
         if sample.colour is not None:
             found["colour"] = True
-        found |= {name: None for name in ("spectrogram", "sound") if getattr(sample, name) is None}
+        found |= {name: None for name in ("spectrogram", "sound") if vars(sample)[name] is None}
     return found
 
 

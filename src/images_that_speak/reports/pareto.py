@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import defaults
 from ..errors import UserError
 from ..scoring.statistics import resampling_weights
 from .chart import LETTERS, Frame, number, spread
@@ -46,11 +46,11 @@ class Standing:
 
     @property
     def method(self) -> str:
-        """What joined the branches: the composition, or the method where that is not joint denoising."""
-        method, composition = (str(self.run.config.get(f"{group}._target_") or "").rpartition(".")[2]
+        """What joined the branches: the composition, or the method where that is not the usual one."""
+        usual = ("", str(defaults("generate").method["_target_"]))
+        method, composition = (str(self.run.config.get(f"{group}._target_") or "")
                                for group in ("method", "composition"))
-        name = composition if method in ("", "JointDenoising") else method
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+        return str(told("._target_", composition if method in usual else method))
 
 
 def methods(placed: Sequence[Standing]) -> dict[str, str]:

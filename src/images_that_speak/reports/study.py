@@ -113,7 +113,7 @@ def _shared(a: RunFolder, b: RunFolder) -> dict[str, tuple[Sample, Sample]]:
 def _lacks(question: str, samples: Sequence[Sample]) -> str | None:
     """The first thing that a question is about and `samples` have not all, or not alike; None: no such."""
     for name in NEEDED[question]:
-        values = [getattr(sample, name) for sample in samples]
+        values = [vars(sample)[name] for sample in samples]
         if not all(values) or (name != "sound" and len(set(values)) > 1):
             return name
     return None

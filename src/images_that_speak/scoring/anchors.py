@@ -120,7 +120,7 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
             made(name, chosen, lambda batch, only=only: generate_batch(family, only, batch),  # type: ignore[misc]
                  only.evaluations), readers, bootstrap)
     result: dict[str, Any] = {"family": key.split("-")[0], "speech_reader": readers.speech.name,
-              "picture_reader": getattr(readers.picture, "name", None), "left_out": left_out,
+              "picture_reader": readers.names["picture_reader"], "left_out": left_out,
               "rows": [total_row(NAMES[name], figures) for name, figures in found.items()],
               **{name: plain_totals(figures) for name, figures in found.items()}}
     write_json(folder / "anchors.json", result)

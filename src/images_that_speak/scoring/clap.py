@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..hub import out_of_reach
 from ..speech.tts import resample
 from ..weights import finite
-from .metric import Clip, Scores
+from .metric import Clip, Metric, Scores
 
 
 @lru_cache(maxsize=1)
@@ -67,10 +67,8 @@ class Clap:
         return torch.nn.functional.normalize(found.float().cpu(), dim=-1)
 
 
-class ClapScore:
+class ClapScore(Metric):
     """`clap`: the cosine of a sound and its audio prompt, at least 0, as Images that Sound reports it."""
-
-    reference: str | None = None
 
     def __init__(self, model: str = "laion/clap-htsat-unfused", device: str = "cpu"):
         self.clap = Clap(model, device)
@@ -89,9 +87,3 @@ class ClapScore:
         cosines = (sounds * texts).sum(1).clamp(min=0)
         found = {clip.name: float(cosine) for clip, cosine in zip(told, cosines, strict=True)}
         return [{"clap": found.get(clip.name)} for clip in clips]
-
-    def total(self) -> dict[str, float]:
-        return {}
-
-    def counted(self) -> None:
-        return None

@@ -10,12 +10,12 @@ import numpy as np
 from ..errors import UserError
 from ..speech.dictionary import entries, fold
 from ..speech.phonemes import text_to_phones
-from .heard import SAMPLE_RATE, SILENT, Heard, HeardWord, check_wave, new_words, vocabulary
+from .heard import SAMPLE_RATE, SILENT, Heard, HeardWord, SpeechReader, check_wave, new_words, vocabulary
 from .text import PLAIN
 from .word_loop import WordLoop
 
 
-class CTCReader:
+class CTCReader(SpeechReader):
     """Phones by `networks.recogniser`, words of a closed vocabulary by `WordLoop`.
 
     Args:
@@ -56,11 +56,9 @@ class CTCReader:
         self._own = (self.words, self.loop)
 
     def forget(self) -> None:
-        """Listen for the words it was made with again, not for those that `extend` added."""
         self.words, self.loop = self._own
 
     def extend(self, texts: Iterable[str]) -> list[str]:
-        """Add the words of `texts` that the vocabulary lacks, and return them."""
         new, before = new_words(texts, self.words), self.words
         if new:
             self.words = [*before, *new]

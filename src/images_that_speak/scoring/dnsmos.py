@@ -10,20 +10,19 @@ import torch
 from ..audio.mel import MEL
 from ..errors import UserError
 from ..packages import need
-from .metric import Clip, Scores
+from .metric import Clip, Metric, Scores
 
 FILES = ("DNSMOS/model_v8.onnx", "DNSMOS/sig_bak_ovr.onnx")
 NAMES = ("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovr")
 
 
-class Dnsmos:
+class Dnsmos(Metric):
     """`dnsmos_p808`, and P.835's `dnsmos_sig` (speech), `dnsmos_bak` (background), `dnsmos_ovr`: 1 to 5.
 
     weights: a folder with DNSMOS/model_v8.onnx and DNSMOS/sig_bak_ovr.onnx of Microsoft's DNS-Challenge
     repository. Nothing is fetched.
     """
 
-    reference: str | None = None
     protocol = "windows of 9.01 s a second apart (two in a clip), P.808 and P.835, not personalised"
 
     def __init__(self, weights: str | None):
@@ -57,9 +56,3 @@ class Dnsmos:
                 raise UserError(f"{self.folder}: not DNSMOS's models ({str(error)[:200]})") from error
             found.append(dict(zip(NAMES, map(float, values), strict=True)))
         return found
-
-    def total(self) -> dict[str, float]:
-        return {}
-
-    def counted(self) -> None:
-        return None

@@ -20,7 +20,7 @@ from ..errors import UserError, nearest
 from ..weights import finite
 from .nouns import caption_noun, noun_classes
 from .packages import package_folder, required
-from .seen import Retrieval, Shown
+from .seen import PictureJudge, Retrieval, Shown
 
 MODELS = tuple(f"lite{size}" for size in range(5))
 CLASSES = 1000
@@ -48,7 +48,7 @@ class Agreement:
     top5: bool
 
 
-class EfficientNetReader:
+class EfficientNetReader(PictureJudge):
     """EfficientNet-Lite: pictures → probabilities of ImageNet's 1000 classes.
 
     The middle square is scaled to the model's size (bicubic; 260 pixels for lite2) and goes in as
@@ -64,7 +64,6 @@ class EfficientNetReader:
         UserError: another model, a missing package (named), or weights that are not those of their name.
     """
 
-    needs_caption = False
     needs_colour = True
 
     def __init__(self, model: str = "lite2", *, gray: bool = False, device: str = "cpu",

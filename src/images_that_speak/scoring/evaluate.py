@@ -114,6 +114,13 @@ class Readers:
         """The readers of pictures."""
         return [eye for eye in (self.picture, self.second_picture) if eye is not None]
 
+    @property
+    def names(self) -> dict[str, str | None]:
+        """Who judges, as results tell it."""
+        judges = {"speech_reader": self.speech, "second_reader": self.second, "picture_reader": self.picture,
+                  "second_picture_reader": self.second_picture}
+        return {key: None if judge is None else judge.name for key, judge in judges.items()}
+
     def named(self, columns: Mapping[str, str]) -> dict[str, str]:
         """`columns` of a table, with the judges' names where there are two."""
         names: dict[str, str] = {}
@@ -193,12 +200,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         print(f"tables and result: {run.dir}")
         return run.finish({**plain_totals(figures), **unscored(report.rows),
                            **{key: value for found in sets.values() for key, value in found.items()},
-                           **({"metrics": told} if metrics else {}), "speech_reader": readers.speech.name,
-                           "second_reader": getattr(readers.second, "name", None),
-                           "normaliser": readers.speech.normaliser,
-                           "picture_reader": getattr(readers.picture, "name", None),
-                           "second_picture_reader": getattr(readers.second_picture, "name", None),
-                           "source": readers.source,
+                           **({"metrics": told} if metrics else {}), **readers.names,
+                           "normaliser": readers.speech.normaliser, "source": readers.source,
                            "left_out": [{"file": file, "error": error}
                                         for file, error in report.left_out.items()]})
 
@@ -356,7 +359,7 @@ def load_readers(section: Any, device: str = "cpu", see: bool = True) -> Readers
         # Among the arguments may be files: they count by their content.
         files = [stamp(value) for value in given.values() if isinstance(value, str)]
         reader = kept(("reader", repr(given), *files), lambda: instantiate(given))
-        if hasattr(reader, "forget"):
+        if isinstance(reader, SpeechReader):
             reader.forget()
         return reader
 
@@ -448,9 +451,8 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
     report = Report()
     added: dict[str, None] = {}
     for judge in (readers.speech, readers.second):
-        extend = getattr(judge, "extend", None)
-        if extend is not None:
-            added |= dict.fromkeys(extend(item.audio_prompt for item in items if item.audio_prompt))
+        if judge is not None:
+            added |= dict.fromkeys(judge.extend(item.audio_prompt for item in items if item.audio_prompt))
     if added:
         report.notes.append("not in the closed vocabulary, listened for besides: " + ", ".join(added))
     if isinstance(readers.speech, PocketsphinxReader) and readers.second is None and any(
@@ -498,8 +500,7 @@ def read_items(items: Sequence[Item], readers: Readers, vocoder: Any = None,
          "evaluations": (item.record or {}).get("evaluations"), "rank": found.get("rank"),
          "taken_for": found.get("taken_for"),
          **{key: found.get(key) for key in report.seen},
-         "speech_reader": readers.speech.name, "second_reader": getattr(readers.second, "name", None),
-         "picture_reader": eyes[0].name if eyes else None,
+         **readers.names, "picture_reader": eyes[0].name if eyes else None,
          "second_picture_reader": eyes[1].name if len(eyes) > 1 else None, "source": readers.source, **more,
          "file": str(item.picture)}
         for item, row, found, more in zip(report.items, report.rows, seen, measured, strict=True)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from ..errors import UserError, nearest
 from ..files import atomic_path, atomic_write
 from ..packages import how
-from .heard import SAMPLE_RATE, SILENT, Heard, check_wave
+from .heard import SAMPLE_RATE, SILENT, Heard, SpeechReader, check_wave
 from .packages import package_folder, required
 from .text import WHISPER
 
@@ -30,7 +29,7 @@ SHORTEST = SAMPLE_RATE // 10  # no word is shorter
 CHUNK = 1 << 20
 
 
-class FasterWhisperReader:
+class FasterWhisperReader(SpeechReader):
     """Whisper, by faster-whisper: any English words. A clip's text does not depend on the clips beside it.
 
     Beam search at temperature 0 (so the answer is always the same), language English, no conditioning on what
@@ -84,10 +83,6 @@ class FasterWhisperReader:
             condition_on_previous_text=False, vad_filter=False, word_timestamps=False)
         text = " ".join(" ".join(segment.text for segment in segments).split())
         return Heard(text, (), time.perf_counter() - start)
-
-    def read_many(self, waves: Sequence[np.ndarray]) -> list[Heard]:
-        """Read waves in order; a wave that cannot be read is refused before any is."""
-        return [self.read(wave) for wave in [check_wave(wave) for wave in waves]]
 
 
 def find_model(model: str, library: Any) -> Path:

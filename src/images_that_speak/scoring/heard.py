@@ -1,18 +1,18 @@
 """Readers of speech: what a recogniser hears in a waveform.
 
-A reader has `name`, `read(wave) -> Heard` and `read_many(waves) -> list[Heard]`; a wave is (T,) float32 in
-[-1, 1] at 16 kHz. Reading is deterministic: a clip's result does not depend on the clips read before it.
+Reading is deterministic: a clip's result does not depend on the clips read before it.
 """
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from tempfile import NamedTemporaryFile
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -47,15 +47,34 @@ class Heard:
     seconds: float = 0.0
 
 
-class SpeechReader(Protocol):
-    """The contract of every reader of speech. `normaliser`: of `scoring.text`, for both sides of its WER."""
+class SpeechReader(ABC):
+    """A reader of speech.
+
+    name: as results tell it. normaliser: of `scoring.text`, for both sides of its WER. words: those that it
+    knows; none where it knows any.
+    """
 
     name: str
-    normaliser: str
+    normaliser: str = PLAIN
+    words: list[str] = []
 
-    def read(self, wave: np.ndarray) -> Heard: ...
+    @abstractmethod
+    def read(self, wave: np.ndarray) -> Heard:
+        """(T,) float32 in [-1, 1] at 16 kHz → what was heard. Silence gives an empty text."""
 
-    def read_many(self, waves: Sequence[np.ndarray]) -> list[Heard]: ...
+    def read_many(self, waves: Sequence[np.ndarray]) -> list[Heard]:
+        """Read waves in order; one that cannot be read is refused before any is."""
+        return [self.read(wave) for wave in [check_wave(wave) for wave in waves]]
+
+    def extend(self, texts: Iterable[str]) -> list[str]:
+        """Add the words of `texts` that the vocabulary lacks, and return them.
+
+        A word outside the vocabulary can never be heard, so a prompt with one would never be right.
+        """
+        return []
+
+    def forget(self) -> None:  # noqa: B027  # nothing to forget is the usual case
+        """Listen for the words it was made with again, not for those that `extend` added."""
 
 
 def check_wave(wave: np.ndarray) -> np.ndarray:
@@ -92,7 +111,7 @@ def new_words(texts: Iterable[str], known: Iterable[str]) -> list[str]:
     return [word for word in found if word not in known]
 
 
-class PocketsphinxReader:
+class PocketsphinxReader(SpeechReader):
     """pocketsphinx listening for a closed vocabulary: any sequence of its words, silence and noise between.
 
     The grammar is a loop: every word with probability 1/V, and a loop of single phones with probability
@@ -152,10 +171,6 @@ class PocketsphinxReader:
         self._decoder  # noqa: B018 - built now, so that a word without pronunciation is told at once
 
     def extend(self, texts: Iterable[str]) -> list[str]:
-        """Add the words of `texts` that the vocabulary lacks, and return them.
-
-        A word outside the vocabulary can never be heard, so a prompt with one would never be right.
-        """
         new = new_words(texts, self.words)
         if new:
             before = self.words
@@ -169,13 +184,11 @@ class PocketsphinxReader:
         return new
 
     def forget(self) -> None:
-        """Listen for the words it was made with again, not for those that `extend` added."""
         if self.words != self._own:
             self.words = self._own
             self.close()
 
     def read(self, wave: np.ndarray) -> Heard:
-        """(T,) float32 in [-1, 1] at 16 kHz → what was heard. Silence gives an empty text."""
         start = time.perf_counter()
         wave = check_wave(wave)
         peak = float(np.abs(wave).max())
@@ -260,7 +273,7 @@ class PocketsphinxReader:
         return decoder
 
 
-class WhisperReader:
+class WhisperReader(SpeechReader):
     """Whisper, by transformers: any English words, greedy, without conditioning on what it wrote before.
 
     Args:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Clip:
     record: dict[str, Any] | None = None
 
 
-class Metric(Protocol):
+class Metric(ABC):
     """One metric, or several that share their work.
 
     Built without reading anything large; raises UserError then when a folder that it needs is not there.
@@ -37,13 +38,14 @@ class Metric(Protocol):
     what it compares with, or None.
     """
 
-    weights: str
-    protocol: str
-    reference: str | None
+    weights: str = "none"
+    protocol: str = ""
+    reference: str | None = None
 
-    def load(self) -> None:
+    def load(self) -> None:  # noqa: B027  # nothing to load is the usual case
         """Load weights, and read a set that it compares with. Raises UserError when they cannot be had."""
 
+    @abstractmethod
     def add(self, clips: Sequence[Clip]) -> list[Scores]:
         """The figures of each clip, None where there is none; empty for a metric of sets.
 
@@ -52,6 +54,8 @@ class Metric(Protocol):
 
     def total(self) -> dict[str, float]:
         """Figures of all clips as a set; empty for a metric whose figures are means over clips."""
+        return {}
 
     def counted(self) -> int | None:
         """How many files there were to compare with, or None."""
+        return None

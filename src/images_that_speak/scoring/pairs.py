@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
@@ -22,7 +22,7 @@ from ..files import read_json
 from ..packages import how
 from ..speech.phonemes import PAUSE, text_to_phones
 from ..speech.tts import Flite, Phone, Utterance
-from .metric import Clip, Scores, Unfit
+from .metric import Clip, Metric, Scores, Unfit
 
 TTS = "tts"
 SLACK = MEL.sample_rate // 4  # samples by which two sounds of the same speech may differ in length
@@ -188,14 +188,12 @@ def span(wave: np.ndarray, margin: float = 0.1) -> slice:
     return slice(max(0, loud[0] * MEL.hop - around), (loud[-1] + 1) * MEL.hop + around)
 
 
-class Pairs(ABC):
+class Pairs(Metric):
     """A metric of sample and reference. A clip without a reference has no figure.
 
     reference, voice: see `References`.
     """
 
-    weights = "none"
-    protocol = ""
     package: str | None = None  # that it needs beside the usual ones
 
     def __init__(self, reference: str | None, voice: str = "slt"):
@@ -203,10 +201,7 @@ class Pairs(ABC):
             raise UserError(f"metrics={self.package.removeprefix('py')}: the package {self.package} is not "
                             f"installed ({how('quality')} brings it)")
         self.references = References(reference, voice)
-        self.reference: str | None = self.references.source
-
-    def load(self) -> None:  # noqa: B027  # nothing to load is the usual case
-        pass
+        self.reference = self.references.source
 
     def add(self, clips: Sequence[Clip]) -> list[Scores]:
         found: list[Scores] = []

@@ -8,10 +8,11 @@ Scores of different models are not comparable, so each result names its model.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,21 +43,28 @@ class Shown:
     unmixed: np.ndarray | None = None
 
 
-class PictureJudge(Protocol):
-    """The contract of every reader of pictures.
+class PictureJudge(ABC):
+    """A reader of pictures.
 
-    `look` is called with a few pictures at a time and answers what `judge` needs to know of each; `judge` is
-    called once, with what it remembers of all, and answers the figures of each: "clip", "top1", "rank" and
-    "taken_for" mean the same for every reader. captions: what each picture shows, None where nobody says.
+    name: as results tell it. needs_caption: whether it has nothing to say without captions. needs_colour:
+    whether it sees pictures as they are, and not their luminance alone.
     """
 
     name: str
-    needs_caption: bool  # without captions it has nothing to say
-    needs_colour: bool
+    needs_caption: bool = False
+    needs_colour: bool = False
 
-    def look(self, pictures: Sequence[Shown]) -> list[Any]: ...
+    @abstractmethod
+    def look(self, pictures: Sequence[Shown]) -> list[Any]:
+        """A few pictures → what `judge` needs to know of each."""
 
-    def judge(self, looks: Sequence[Any], captions: Sequence[str | None]) -> list[dict[str, Any]]: ...
+    @abstractmethod
+    def judge(self, looks: Sequence[Any], captions: Sequence[str | None]) -> list[dict[str, Any]]:
+        """The figures of each picture, from what `look` said of all.
+
+        "clip", "top1", "rank" and "taken_for" mean the same for every reader. captions: what each picture
+        shows, None where nobody says.
+        """
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def crops(pictures: Tensor, stride: int = STRIDE) -> Tensor:
     return pictures.unfold(2, CROP, stride).permute(0, 2, 1, 3)
 
 
-class PictureReader:
+class PictureReader(PictureJudge):
     """A CLIP model that looks at squares slid over a picture.
 
     model, tokenizer: as open_clip builds them. name: which model it is, for results. pictures_per_batch: how
@@ -129,7 +137,6 @@ class PictureReader:
     """
 
     needs_caption = True
-    needs_colour = False
 
     def __init__(
         self, model: Any, tokenizer: Any, name: str, device: str = "cpu", pictures_per_batch: int = 4,

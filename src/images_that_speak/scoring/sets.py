@@ -6,7 +6,7 @@ name is part of the figure's, for distances of different features say nothing ab
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..packages import need
 from ..weights import check_finite
 from .clap import Clap
 from .distances import frechet_distance, kernel_audio_distance, kernel_inception_distance
-from .metric import Clip, Scores, Unfit
+from .metric import Clip, Metric, Scores, Unfit
 from .seen import CROP, as_batch, crops, load_picture_reader
 
 CHUNK = 8  # files read at once
@@ -142,7 +142,7 @@ class ClapSounds:
         return self.clap.embed_waves(items)
 
 
-class _Distances(ABC):
+class _Distances(Metric):
     """The Fréchet and a kernel distance of samples and reference.
 
     reference: a folder with pictures or sounds, subfolders included: a run of generate.py, anchors, a corpus.
@@ -164,7 +164,7 @@ class _Distances(ABC):
         if len(self.files) < 2:
             raise UserError(f"reference={reference}: {len(self.files)} files for {self.names[0]} "
                             "(expected at least two)")
-        self.reference: str | None = str(reference)
+        self.reference = str(reference)
         self.mine: list[Tensor] = []
 
     @abstractmethod

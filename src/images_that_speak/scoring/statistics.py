@@ -221,7 +221,7 @@ def score_sample(audio_prompt: str | None, heard: str, clip: float | None = None
         scores[name] = found.rate if found else None
         scores[unit] = found.total if found else None
     for name in ("insertions", "deletions", "substitutions"):
-        scores[name] = getattr(word, name) if word else None
+        scores[name] = vars(word)[name] if word else None
     scores["invented"] = _invented(audio_prompt, heard, word, normaliser)
     second = invented = None
     if second_heard is not None:
