@@ -30,7 +30,11 @@ def launch(task: str, target: str) -> None:
     target: dotted name of a function of one argument, the configuration; imported only after the checks.
     Bad input is printed as one block and ends the process with exit code 2.
     """
+    from .resources import OWN_CONFIGS
+
     arguments = sys.argv[1:]
+    if (folder := _config_dir(arguments)) is not None:
+        os.environ[OWN_CONFIGS] = folder
     query = next((argument for argument in arguments if argument.startswith("query=")), None)
     if query is not None and {"--shell-completion", "-sc"} & set(arguments):
         from .completion import answer
@@ -74,12 +78,9 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
 
     from . import config
     from .errors import UserError
-    from .resources import OWN_CONFIGS
     from .terminal import typed
 
     arguments = [typed(argument, config.FREE_TEXT) for argument in arguments]
-    if (folder := _config_dir(arguments)) is not None:
-        os.environ[OWN_CONFIGS] = folder
     multirun = config.is_multirun(arguments)
     arguments = [config.quoted(argument, multirun) for argument in arguments]
     if task == "train":
