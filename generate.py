@@ -6,5 +6,4 @@ except ModuleNotFoundError as error:  # another Python than the one that the Mak
     raise SystemExit(f"error: {error}; `make setup` installs it all, and .venv/bin/python has it") from None
 
 if __name__ == "__main__":
-    # Named, not imported: torch takes seconds to import, and a typo should not cost them.
-    launch("generate", "images_that_speak.generate.generate")
+    launch("generate")

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from images_that_speak import config, help, schema
+from images_that_speak import config, help
 from images_that_speak.config import CONFIGS
 from images_that_speak.errors import UserError
 from images_that_speak.prompts import Pair, read_pairs
+from images_that_speak.tasks import TASKS
 from images_that_speak.validate import problems, validate
 
 FILES = sorted(path for path in CONFIGS.rglob("*.yaml"))
@@ -33,10 +34,10 @@ def uses() -> list[tuple[str, str]]:
 
     An experiment says itself which entry script runs it.
     """
-    found = [(task, "") for task in schema.SCHEMAS]
+    found = [(task, "") for task in TASKS]
     for path in FILES:
         group, _, name = str(path.relative_to(CONFIGS).with_suffix("")).partition("/")
-        for task in schema.SCHEMAS:
+        for task in TASKS:
             if name and group in groups_of(task) and help.fits(path, group, task):
                 found.append((task, f"{group}={name}"))
     return found
@@ -65,7 +66,7 @@ def test_composes_and_binds(task: str, override: str) -> None:
     assert config.unbound(plain) == []
 
 
-@pytest.mark.parametrize("task", schema.SCHEMAS)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_option_has_its_meaning(task: str) -> None:
     """Every key of a primary configuration is in `--help`, with a comment."""
     keys = set(OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{task}.yaml"))) - {"defaults"}

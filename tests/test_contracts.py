@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from images_that_speak.tasks import TASKS, Task, named
+
 SRC = Path(__file__).parents[1] / "src"
 
 # (file, what is probed): why. Of all other classes it is known what they have.
 PROBES = {
     ("images_that_speak_optuna.py", "d"): "Optuna's distributions have a scale or choices, each its own",
-    ("cli.py", "importlib.import_module(module)"): "a function by its dotted name",
+    ("tasks.py", "importlib.import_module(module, __package__)"): "a function by its dotted name",
     ("sampling.py", "scheduler"): "diffusers' schedulers have sigmas or not",
     ("estimate.py", "vae"): "some of diffusers' autoencoders have no tiles, and the patch autoencoder none",
     ("running.py", "vae"): "some of diffusers' autoencoders have no tiles, and the patch autoencoder none",
@@ -91,3 +93,29 @@ def test_contracts_say_what_each_member_is(abstract: str) -> None:
     silent = [node.name for node in members if not node.name.startswith("_") or node.name == "__call__"
               if not ast.get_docstring(node) and node.name not in known]
     assert [name for name in silent if name != "needs_phones"] == []  # told with the class
+
+
+def test_no_task_is_told_by_its_name() -> None:
+    """What a task does stands in its definition: nothing compares a name with that of a task."""
+    found = {}
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare):
+                sides = [side for part in (node.left, *node.comparators) for side in ast.walk(part)]
+                words = {side.value for side in sides if isinstance(side, ast.Constant)} & {*TASKS}
+                asked = ast.unparse(node)
+                if words and "task" in asked:
+                    found[f"{path.relative_to(SRC)}:{node.lineno}"] = asked
+            # Nor does a table stand for comparisons.
+            if isinstance(node, ast.Dict):
+                keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
+                if len(keys & {*TASKS}) > 1:
+                    found[f"{path.relative_to(SRC)}:{node.lineno}"] = str(keys)
+    assert found == {}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_what_a_task_names_is_there(task: Task) -> None:
+    for target in (task.run, task.check, task.rules, task.figures):
+        assert target is None or callable(named(target))
+    assert task.command.startswith("python ") and task.title

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
@@ -12,10 +11,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from .tasks import TASKS, named
+
 # What check=true calls: a function of a configuration that gives (what would happen, what is wrong).
-CHECKS = {"generate": "images_that_speak.checks.generate.check",
-          "evaluate": "images_that_speak.checks.evaluate.check",
-          "train": "images_that_speak.checks.train.check"}
 # What report.KEY=true makes of the run folder of a finished run: a function of a list of folders.
 REPORTS = {"video": "images_that_speak.reports.video.videos_of"}
 # Those of Hydra's flags that take a value.
@@ -24,10 +22,11 @@ VALUED = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
 HYDRA_FLAGS = ("--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--hydra-help", "--version")
 
 
-def launch(task: str, target: str) -> None:
-    """Compose configs/`task`.yaml with the command line, check it, and call `target` with it.
+def launch(task: str, target: str | None = None) -> None:
+    """Compose configs/`task`.yaml with the command line, check it, and run the task with it.
 
-    target: dotted name of a function of one argument, the configuration; imported only after the checks.
+    target: dotted name of a function in the place of the task's own, of one argument, the configuration;
+    imported only after the checks, for torch takes seconds and a typo should not cost them.
     Bad input is printed as one block and ends the process with exit code 2.
     """
     from .resources import OWN_CONFIGS
@@ -56,7 +55,7 @@ def launch(task: str, target: str) -> None:
     # Errors reach this function instead of being printed and dropped by Hydra.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        _launch(task, target, arguments)
+        _launch(task, target or TASKS[task].run, arguments)
     except UserError as error:
         lines = str(error).splitlines()
         print("error: " + "\n       ".join(lines), file=sys.stderr)
@@ -83,7 +82,7 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
     arguments = [typed(argument, config.FREE_TEXT) for argument in arguments]
     multirun = config.is_multirun(arguments)
     arguments = [config.quoted(argument, multirun) for argument in arguments]
-    if task == "train":
+    if TASKS[task].trains:
         from .renamed import with_moved_keys
         from .runs import resumed
 
@@ -102,7 +101,7 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
 
     def job(cfg: Any) -> Any:
         try:
-            if task == "evaluate":
+            if TASKS[task].reads is not None:
                 from .runs import as_made
 
                 # First of all: what the run that it reads was made with is part of what this run is.
@@ -207,13 +206,13 @@ def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
             print(f"  its settings have changed since: {change}")
         if not brief:
             print(runs.describe(result))
-        if task == "train":
+        if TASKS[task].trains:
             runs.export_finished(folder, cfg)
         write_reports(cfg, task)
         return result
-    result = _named(target)(cfg)
+    result = named(target)(cfg)
     write_reports(cfg, task)
-    if task == "corpus":  # the others print their own tables
+    if TASKS[task].silent:
         print(result)
     return result
 
@@ -224,13 +223,7 @@ def write_reports(cfg: Any, task: str) -> None:
 
     for name, target in REPORTS.items():
         if (cfg.get("report") or {}).get(name):
-            _named(target)([runs.latest(cfg, task)])
-
-
-def _named(target: str) -> Callable[..., Any]:
-    """The function of a dotted name; its module is imported now."""
-    module, _, name = target.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+            named(target)([runs.latest(cfg, task)])
 
 
 def report(cfg: Any, task: str, found: list[str]) -> None:
@@ -243,7 +236,7 @@ def report(cfg: Any, task: str, found: list[str]) -> None:
     from .errors import UserError
 
     try:
-        lines, wrong = _named(CHECKS[task])(cfg)
+        lines, wrong = named(str(TASKS[task].check))(cfg)
     except ImportError:
         if not found:
             raise
@@ -255,8 +248,8 @@ def report(cfg: Any, task: str, found: list[str]) -> None:
     print("\n".join([*lines, *place.lines]))
     wrong += place.problems
     # A key that is named already need not be named again by whoever stumbled over it.
-    named = {_key(problem) for problem in found}
-    found = [*found, *(problem for problem in dict.fromkeys(wrong) if _key(problem) not in named)]
+    told = {_key(problem) for problem in found}
+    found = [*found, *(problem for problem in dict.fromkeys(wrong) if _key(problem) not in told)]
     if found:
         raise UserError("\n".join(found))
     print("check=true: all is well; nothing was run")

@@ -18,6 +18,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -26,13 +27,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import schema
 from .errors import UserError, nearest
 from .files import read_text
 from .help import fits
 from .objectives import undeclared
 from .packages import how, missing_package
 from .resources import CONFIGS, ROOT, choices, groups, own_configs
+from .tasks import TASKS
 from .validate import problems, sweep_problems
 
 # Hydra 1.3 behaves as 1.1 unless told otherwise; 1.4 does not want to be told.
@@ -58,7 +59,8 @@ class OwnConfigs(SearchPathPlugin):
 
 
 Plugins.instance().register(OwnConfigs)
-schema.register()
+for _task in TASKS.values():
+    ConfigStore.instance().store(name=f"{_task.name}_schema", node=_task.schema)
 # OmegaConf 2.4, which comes with Hydra 1.4, has given the function the name of one that 2.3 has retired.
 _renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
 _register: Any = OmegaConf.register_resolver if _renamed else OmegaConf.register_new_resolver

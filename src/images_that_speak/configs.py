@@ -28,9 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 from . import config
 from .errors import UserError, nearest
 from .files import atomic_write
-from .help import ENTRY, defaults, describe, fits
+from .help import defaults, describe, fits
 from .resources import CONFIGS, OWN_CONFIGS, ROOT, choices, groups, own_configs
-from .schema import SCHEMAS
+from .tasks import GENERATE, TASKS, TRAIN
 from .terminal import lenient
 from .validate import problems
 
@@ -99,7 +99,7 @@ def list_choices(only: Sequence[str] = ()) -> list[str]:
                             f"{nearest(group, known)}")
     lines = []
     for group in only or ["experiment", *(group for group in known if group != "experiment")]:
-        users = [task for task in SCHEMAS if group in defaults(CONFIGS / f"{task}.yaml")]
+        users = [task for task in TASKS if group in defaults(CONFIGS / f"{task}.yaml")]
         lines += ["", f"{group}  ({', '.join(users) or 'used within others'})"]
         chosen = {defaults(CONFIGS / f"{task}.yaml")[group] for task in users}
         for name, path in choices(group).items():
@@ -119,25 +119,25 @@ def understand(words: Sequence[str]) -> tuple[str, list[str]]:
     task, overrides = None, []
     experiments = choices("experiment")
     for word in words:
-        if word in SCHEMAS and task is None:
+        if word in TASKS and task is None:
             task = word
         elif "=" in word or word.startswith("~"):
             overrides.append(config.quoted(word))
         elif word in experiments:
             overrides.append(f"experiment={word}")
         else:
-            raise UserError(f"{word}: neither a task ({', '.join(SCHEMAS)}) nor an experiment nor key=value."
-                            f"{nearest(word, [*SCHEMAS, *experiments])}")
+            raise UserError(f"{word}: neither a task ({', '.join(TASKS)}) nor an experiment nor key=value."
+                            f"{nearest(word, [*TASKS, *experiments])}")
     chosen = next((text.partition("=")[2] for text in overrides if text.startswith("experiment=")), None)
     if task is None:
-        task = _task_of(experiments[chosen]) if chosen in experiments else "generate"
+        task = _task_of(experiments[chosen]) if chosen in experiments else GENERATE.name
     return task, overrides
 
 
 def _task_of(path: Path) -> str:
     """The task that an experiment is for, by the commands it shows."""
     text = path.read_text(encoding="utf-8")
-    return next((task for task in SCHEMAS if f"python {task}.py" in text), "train")
+    return next((name for name, task in TASKS.items() if task.command in text), TRAIN.name)
 
 
 def show(task: str, cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
@@ -150,7 +150,7 @@ def show(task: str, cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
     except HydraException:  # one of them does not fit, which the caller tells
         came = origins(task)
     written = config.flatten(OmegaConf.to_container(cfg, resolve=False))
-    lines = [f"# {ENTRY.get(task, f'python {task}.py')} {' '.join(overrides)}".rstrip()]
+    lines = [f"# {TASKS[task].command} {' '.join(overrides)}".rstrip()]
     before: list[str] = []
     for key, raw in written.items():
         *sections, name = key.split(".")
@@ -265,9 +265,9 @@ def copy(source: str, name: str) -> str:
     text = re.sub(rf"(^#.*\b{group}=){re.escape(choice)}(?![\w/])", rf"\g<1>{name}",
                   path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     atomic_write(target, text)
-    users = [task for task in SCHEMAS if group in defaults(CONFIGS / f"{task}.yaml")]
+    users = [task for task in TASKS if group in defaults(CONFIGS / f"{task}.yaml")]
     task = _task_of(path) if group == "experiment" else next(iter(users), None)
-    use = f"python {task}.py {group}={name}" if task else f"{group}={name}"
+    use = f"{TASKS[task].command} {group}={name}" if task else f"{group}={name}"
     return (f"{target}\nedit it, then: {use}\n"
             f"{own_configs()} is searched after configs/, laid out in the same groups; ${OWN_CONFIGS} or "
             "--config-dir names another")
@@ -286,7 +286,7 @@ def validate_choices(names: Sequence[str] = ()) -> list[str]:
         (group, choice, path) for group in groups() for choice, path in choices(group).items()]
     found = []
     for group, choice, path in chosen:
-        for task in SCHEMAS:
+        for task in TASKS:
             if group in defaults(CONFIGS / f"{task}.yaml") and fits(path, group, task):
                 found += [f"{path}: {problem}" for problem in _problems(task, group, choice)]
     hidden = [path for path in own_configs().rglob("*.yaml")

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from .resources import CONFIGS, choices
+from .tasks import TASKS
 
-ENTRY = {"corpus": "python -m images_that_speak.data", "demo": "python -m images_that_speak.demo",
-         "colour": "python -m images_that_speak.colour"}
 _KEY = re.compile(
     r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s].*?))?(?:  +# (?P<comment>.*))?$")
 _DEFAULT = re.compile(r"^  - (?:optional )?(?:override )?/?(?P<group>[\w/]+): (?P<choice>\S+)")
@@ -48,7 +47,7 @@ def fits(path: Path, group: str, task: str) -> bool:
     text = path.read_text(encoding="utf-8")
     commands = re.findall(r"^#   python (\w+)\.py", text, re.MULTILINE)
     if group == "data":
-        return (task == "corpus") == ("_target_:" not in text)
+        return (group in TASKS[task].recipes) == ("_target_:" not in text)
     return not commands or task in commands
 
 
@@ -56,7 +55,7 @@ def help_text(task: str) -> str:
     """Usage, three commands, every option with its default, every choice of every group."""
     path = CONFIGS / f"{task}.yaml"
     lines = path.read_text(encoding="utf-8").splitlines()
-    command = ENTRY.get(task, f"python {task}.py")
+    command = TASKS[task].command
     examples = [line[1:].strip() for line in lines if line.startswith("#   ")]
     groups = list(defaults(path).items())
     rows = options(path)

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from .errors import nearest
+from .tasks import TASKS, named
 
 LOW, HIGH = "minimize", "maximize"
 METRIC_STEMS = ("ssim", "stoi", "pesq", "mcd", "clap", "dnsmos", "fid", "fad")
@@ -65,9 +66,22 @@ TRAINED = {
 
 def declared(cfg: DictConfig, task: str) -> dict[str, str]:
     """{name: minimize or maximize} of the figures that a run of `cfg` will have."""
-    if task in ("generate", "evaluate"):
-        return {**({"seconds": LOW} if task == "generate" else {}),
-                **({**READ_BACK, **measured(cfg)} if cfg.reader is not None else {})}
+    figures = TASKS[task].figures
+    return {} if figures is None else named(figures)(cfg)
+
+
+def of_generation(cfg: DictConfig) -> dict[str, str]:
+    """What a run of generate.py measures."""
+    return {"seconds": LOW, **of_evaluation(cfg)}
+
+
+def of_evaluation(cfg: DictConfig) -> dict[str, str]:
+    """What is read back of pictures and of their sound."""
+    return {} if cfg.reader is None else {**READ_BACK, **measured(cfg)}
+
+
+def of_training(cfg: DictConfig) -> dict[str, str]:
+    """What the module that is trained logs, or its job returns."""
     model = OmegaConf.select(cfg, "model._target_") or OmegaConf.select(cfg, "model.job")
     return TRAINED.get(_last(model), {})
 
@@ -116,7 +130,7 @@ def _by_metric(cfg: DictConfig, name: str) -> str:
 
 def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
     """Why every run of `cfg` will be without the figure `name`, as far as its settings tell."""
-    if task == "train":
+    if TASKS[task].trains:
         data: Any = cfg.get("data") or {}
         if name.startswith("valid/") and "valid" in data and data["valid"] is None:
             return "nothing is validated on (data.valid is null)"
@@ -129,7 +143,7 @@ def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
         return "this reader of pictures tells no classes (reader.picture=efficientnet does)"
     if name in OF_CLIP and classifies:
         return "this reader of pictures has no CLIP (reader.picture=clip has)"
-    if task == "generate" and name in ("top1", "joint") and cfg.get("prompts") is None:
+    if TASKS[task].makes_samples and name in ("top1", "joint") and cfg.get("prompts") is None:
         return "one image prompt cannot be taken for another (prompts=FILE gives several)"
     return None
 

@@ -17,9 +17,6 @@ EXTRAS = {
     "av": "video", "gradio": "demo", "starlette": "demo", "optuna": "sweep",
 }
 UNLOCKED = ("ray", "kokoro")  # not in requirements.lock: what they need holds back what the others have
-# What each task does not begin without.
-TASKS = {"train": ("lightning", "torchdata", "pandas", "pyarrow"), "corpus": ("pandas", "pyarrow"),
-         "demo": ("gradio",)}
 
 
 def installed(module: str) -> bool:

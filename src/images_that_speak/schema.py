@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+MISSING: Any = "???"  # as OmegaConf spells it, which takes long to import
 
 
 @dataclass
@@ -175,13 +174,3 @@ class Colour:
     paths: Paths = field(default_factory=Paths)
     colorizer: Any = None
 
-
-SCHEMAS = {"generate": Generate, "evaluate": Evaluate, "train": Train, "corpus": Corpus,
-           "demo": Demo, "colour": Colour}
-
-
-def register() -> None:
-    """Make the schemas known to Hydra as `generate_schema` and so on."""
-    store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        store.store(name=f"{name}_schema", node=schema)

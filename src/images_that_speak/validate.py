@@ -14,22 +14,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError, nearest
-from .packages import TASKS, lacking
+from .packages import lacking
 from .prompts import COLUMNS, read_pairs, read_sources
 from .ranges import RANGES, SECONDS, Range
 from .resources import LORA_FILES, lora_file
-from .schema import SCHEMAS
+from .tasks import TASKS, named
 from .values import CHOICES, ENDINGS_READ, PICTURE_READERS
 
 SPEECH_PLACES = ("begin", "centre")  # speech.durations.PLACES, without importing torch
-TITLES = {"train": "training", "corpus": "building a corpus", "demo": "the page"}
 LOGGERS = {"wandb": "wandb", "tensorboard": "tensorboard"}
 NOT_IN_NAMES = "/\\#?%:"  # of projects and teams at W&B
 LONGEST_TAG = 64
 PROFILED = 20  # steps that may be profiled
-STEPS = {"generate": Range(1, 1000, "denoising steps, 1 to 1000"),
-         "demo": Range(1, 1000, "denoising steps, 1 to 1000"),
-         "train": Range(1, 100_000_000, "a whole number of at least 1")}
 # A picture is optimised in more steps than a noise schedule has.
 OPTIMISED = "images_that_speak.diffusion.score_distillation."
 
@@ -44,8 +40,8 @@ def validate(cfg: DictConfig, task: str) -> None:
 def problems(cfg: DictConfig, task: str) -> list[str]:
     """Everything wrong with `cfg`, one line each; empty when all is well."""
     found = [f"{key}: no value; give {key}=…" for key in sorted(OmegaConf.missing_keys(cfg))]
-    found += _strangers(cfg, SCHEMAS[task])
-    steps = STEPS.get(task)
+    found += _strangers(cfg, TASKS[task].schema)
+    steps = TASKS[task].steps
     if str(OmegaConf.select(cfg, "method._target_")).startswith(OPTIMISED):
         steps = Range(1, 1_000_000, "optimiser steps, 1 to 1000000")
     ranges = {**RANGES, **({"steps": steps} if steps else {})}
@@ -57,16 +53,14 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
         value = _select(cfg, key, found)
         if value is not None and value not in choices:
             found.append(f"{key}={value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
-    rules = {"generate": _generate, "evaluate": _evaluate, "train": _train, "demo": _generate,
-             "colour": _colour}
     if isinstance(eye := _select(cfg, "reader.picture", found), str) and eye not in PICTURE_READERS:
         found.append(f"reader.picture={eye}: expected one of {', '.join(PICTURE_READERS)}, null or a section."
                      f"{nearest(eye, PICTURE_READERS)}")
     if cfg.get("profile") and isinstance(cfg.get("steps"), int) and cfg.steps > PROFILED:
         found.append(f"profile=true, steps={cfg.steps}: expected at most {PROFILED} steps, for every "
                      "operation of every step is kept; debug=profile takes eight")
-    if task in rules:
-        rules[task](cfg, found)
+    if (rules := TASKS[task].rules) is not None:
+        named(rules)(cfg, found)
     found += _packages(cfg, task)
     _wandb(cfg, found)
     return list(dict.fromkeys(found))
@@ -74,7 +68,7 @@ def problems(cfg: DictConfig, task: str) -> list[str]:
 
 def _packages(cfg: DictConfig, task: str) -> list[str]:
     """What `cfg` chooses and is not installed."""
-    chosen = {TITLES.get(task, task): TASKS.get(task, ())}
+    chosen = {TASKS[task].title: TASKS[task].packages}
     for name, module in LOGGERS.items():
         logger = OmegaConf.select(cfg, f"logger.{name}")
         if logger is not None and logger.get("mode") != "disabled":
@@ -112,7 +106,7 @@ def sweep_problems(cfg: DictConfig, task: str) -> list[str]:
     """What is wrong with `cfg` as a job of a sweep."""
     found = []
     for key, alone in (("strategy", ("auto", "single_device")), ("devices", (1, "1")), ("num_nodes", (1,))):
-        value = OmegaConf.select(cfg, f"trainer.{key}") if task == "train" else None
+        value = OmegaConf.select(cfg, f"trainer.{key}")
         if value is not None and value not in alone and not (OmegaConf.is_list(value) and len(value) == 1):
             found.append(f"trainer.{key}={value} with -m: each rank would run the whole sweep again; "
                          f"expected trainer.{key}={alone[0]} (hydra/launcher=local gives each job a GPU of "
@@ -140,7 +134,8 @@ def _select(cfg: DictConfig, key: str, found: list[str]) -> Any:
         return None
 
 
-def _generate(cfg: DictConfig, found: list[str]) -> None:
+def generate_rules(cfg: DictConfig, found: list[str]) -> None:
+    """Of generate.py and the demo's page."""
     phrases: list[str] = []
     if cfg.get("prompts") is not None:
         found += _file_problems("prompts", cfg.prompts, phrases)
@@ -169,7 +164,8 @@ def _generate(cfg: DictConfig, found: list[str]) -> None:
     _family(cfg, found)
 
 
-def _evaluate(cfg: DictConfig, found: list[str]) -> None:
+def evaluate_rules(cfg: DictConfig, found: list[str]) -> None:
+    """Of evaluate.py."""
     given = [key for key in ("run", "pictures") if cfg[key] is not None]
     if len(given) != 1:
         found.append("run, pictures: give exactly one of run=DIR (a run folder of generate.py) and "
@@ -192,7 +188,8 @@ def _evaluate(cfg: DictConfig, found: list[str]) -> None:
     _family(cfg, found)
 
 
-def _colour(cfg: DictConfig, found: list[str]) -> None:
+def colour_rules(cfg: DictConfig, found: list[str]) -> None:
+    """Of colouring the samples of a run."""
     if cfg.run is None:
         found.append("run: nothing to colour; give run=DIR, a run folder of generate.py")
     else:
@@ -226,7 +223,8 @@ def _run_problems(path: str) -> list[str]:
     return [f"run={path}: holds no folder samples; expected a run folder of generate.py"]
 
 
-def _train(cfg: DictConfig, found: list[str]) -> None:
+def train_rules(cfg: DictConfig, found: list[str]) -> None:
+    """Of train.py."""
     if cfg.resume is not None and cfg.fresh:
         found.append(f"resume={cfg.resume}, fresh=true: one goes on in a folder, the other begins a new one; "
                      "give one of them")

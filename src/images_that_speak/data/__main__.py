@@ -3,4 +3,4 @@
 from ..cli import launch
 
 if __name__ == "__main__":
-    launch("corpus", "images_that_speak.data.build.build_from_config")
+    launch("corpus")

@@ -5,5 +5,4 @@ from __future__ import annotations
 from ..cli import launch
 
 if __name__ == "__main__":
-    # Named, not imported: torch and gradio take seconds to import, and a typo should not cost them.
-    launch("demo", "images_that_speak.demo.app.serve")
+    launch("demo")

@@ -18,6 +18,7 @@ from ..files import names_apart, read_json
 from ..objectives import OF_SAMPLES
 from ..resources import ROOT
 from ..runs.identity import VOLATILE
+from ..tasks import task_of
 
 # Where a run wrote and where it computed is no setting to compare or to filter by.
 MACHINE = (*VOLATILE, "hydra", "batch_size")
@@ -61,6 +62,17 @@ class RunFolder:
         return str(self.info.get("task", "run"))
 
     @property
+    def about(self) -> Path | None:
+        """The folder of the run that this one reads, where its task reads one."""
+        key = task_of(self.task).reads
+        return None if key is None else _existing(self._own.get(key))
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is about another run's samples, or about anyone's pictures."""
+        return task_of(self.task).reads is not None
+
+    @property
     def status(self) -> str:
         return "finished" if self.result is not None else str(self.info.get("status", "unknown"))
 
@@ -74,25 +86,19 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """{dotted key: value} of config.yaml; of an evaluation, of the run it read, and its own reader."""
         own = self._own
-        if self.task != "evaluate":
+        if not self.reads:
             return own
         reader = {key: value for key, value in own.items() if key.split(".")[0] in READING}
-        return {**(_read_config(self._read / "config.yaml") if self._read is not None else {}), **reader}
+        return {**({} if self.about is None else _read_config(self.about / "config.yaml")), **reader}
 
     @cached_property
     def _own(self) -> dict[str, Any]:
         return _read_config(self.path / "config.yaml")
 
     @property
-    def _read(self) -> Path | None:
-        """The folder that an evaluation read."""
-        return _existing(self._own.get("run"))
-
-    @property
     def subject(self) -> Path:
         """The folder that holds what this run is about: an evaluation's is the run that it read."""
-        read = self._read if self.task == "evaluate" else None
-        return (read or self.path).resolve()
+        return (self.about or self.path).resolve()
 
     @cached_property
     def readers(self) -> tuple[str, ...]:
@@ -106,7 +112,7 @@ class RunFolder:
     def chosen(self) -> set[str]:
         """The settings that the command changed; others may follow from them by interpolation."""
         info = self.info
-        if self.task == "evaluate" and (read := self._read) is not None and (read / "run.json").exists():
+        if (read := self.about) is not None and (read / "run.json").exists():
             info = read_json(read / "run.json")
         # Another choice of a group brings keys that follow others: ${guidance.audio_weight}.
         return {key for key, value in (info.get("changed") or {}).items()
@@ -115,7 +121,7 @@ class RunFolder:
     @cached_property
     def samples(self) -> list[Sample]:
         """The samples of the run; of an evaluation, those that it read, with the scores that it gave."""
-        if self.task == "evaluate":
+        if self.reads:
             return _evaluated(self.path / "samples.csv")
         folders = sorted(path.parent for path in (self.path / "samples").glob("*/sample.json"))
         return [_sample(folder) for folder in folders]
@@ -186,7 +192,7 @@ def chosen(runs: Sequence[RunFolder], keys: Iterable[str]) -> list[str]:
     """
     keys = list(keys)
     own = set().union(*(run.chosen for run in runs)) if runs else set()
-    if any(run.task == "evaluate" for run in runs):
+    if any(run.reads for run in runs):
         own |= {key for key in keys if key.split(".")[0] in READING}
     kept = [key for key in keys if key in own] or keys
     return [key for key in kept if not _follows_choice(runs, key, kept)]

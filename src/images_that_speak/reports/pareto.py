@@ -68,7 +68,7 @@ def standings(runs: Sequence[RunFolder]) -> tuple[list[Standing], dict[str, str]
     """
     left_out: dict[str, str] = {}
     placed: dict[Path, RunFolder] = {}
-    for run in sorted(runs, key=lambda run: (run.task == "evaluate", str(run.info.get("updated")))):
+    for run in sorted(runs, key=lambda run: (run.reads, str(run.info.get("updated")))):
         figures = run.result or {}
         if run.result is None:
             left_out[run.name] = f"{run.status}: {run.info.get('error') or 'no result.json yet'}"

@@ -38,7 +38,7 @@ def write_videos(runs: Sequence[RunFolder]) -> list[Path]:
     """
     load_av()
     # An evaluation comes last: of the same sample it knows more.
-    ordered = sorted(runs, key=lambda run: run.task == "evaluate")
+    ordered = sorted(runs, key=lambda run: run.reads)
     samples = {video_path(sample): sample for run in ordered for sample in run.samples}
     broken = [sample for sample in samples.values() if sample.sound is None or not sample.image.exists()]
     for sample in broken:

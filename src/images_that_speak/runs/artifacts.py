@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..files import read_json
+from ..tasks import Task
 
 # Config key: what lies at the folder that it names.
 USED = {"family.lora": "adapter", "family.adapter": "adapter", "vocoder.path": "vocoder"}
@@ -34,14 +35,14 @@ def log_pictures(started: Any, folder: Path) -> None:
         started.log_artifact(pictures(folder), aliases=["latest"])
 
 
-def use_inputs(started: Any, cfg: DictConfig, task: str) -> None:
+def use_inputs(started: Any, cfg: DictConfig, task: Task) -> None:
     """Declare what a run builds upon: an adapter, a vocoder, the pictures of another run."""
     used = []
-    for key, kind in USED.items() if task in ("generate", "evaluate") else ():
-        folder = OmegaConf.select(cfg, key)
+    for key, kind in USED.items():
+        folder = OmegaConf.select(cfg, key) if key in task.inputs else None
         if folder and Path(folder).is_dir():
             used.append(weights(Path(folder), kind))
-    run = cfg.get("run") if task == "evaluate" else None
+    run = cfg.get(task.reads) if task.reads is not None else None
     if run and (Path(run) / "run.json").is_file():
         used.append(pictures(Path(run)))
     for artifact in used:

@@ -15,20 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from .. import config
 from ..files import content_hash
+from ..tasks import FAMILY, TASKS
 from ..values import ENDINGS_READ
 
 # Where a run writes, where its weights go, what watches it and where it computes do not make it another run.
 VOLATILE = ("paths", "logger", "fresh", "resume", "check", "device", "optimized_metrics",
             "report", "export")
-# A sample does not depend on its batch; a training does.
-VOLATILE_FOR = {"generate": ("batch_size",), "evaluate": ("batch_size",), "train": (), "corpus": ()}
 # These count by what lies there, not by their name.
 INPUTS = ("prompts", "words", "run", "pictures", "reference", "image", "speech", "sentences")
 READ = (*ENDINGS_READ, ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
-# Folders of weights, which count by their content too; a family of the hub's is a name.
-FAMILY = ("weights", "lora", "image", "speech", "adapter", "durations", "phoneme_bert")
-WEIGHTS = (*(f"family.{key}" for key in FAMILY), "vocoder.path")
-# The files there that decide what is computed: of transformers, of diffusers, and of published checkpoints.
+# Of weights, the files that decide what is computed: of transformers, diffusers and published checkpoints.
 DECISIVE = ("*.safetensors", "*.json", "*.pt", "*.bin", "*.t7", "*.yml", "*.txt", "*.model", "g_????????")
 LONGEST_NAME = 80  # characters of a folder's name before its hash
 HASHED_WHOLE = 512 * 2**20  # bytes of weights up to which every byte counts; above, names and sizes
@@ -57,7 +53,8 @@ def identify(cfg: DictConfig, task: str) -> Identity:
     changed = {key: value for key, value in config.changed(cfg, task).items() if not is_volatile(key, task)}
     inputs = (*INPUTS, *(f"metrics.{name}.reference" for name in cfg.get("metrics") or ()))
     content = {key: seen for key in inputs if (seen := _content(OmegaConf.select(cfg, key)))}
-    for key in WEIGHTS if task in ("generate", "evaluate") else ():
+    # Folders of weights count by their content too; a family of the hub's is a name.
+    for key in TASKS[task].inputs:
         where = OmegaConf.select(cfg, key)
         if where is not None and Path(where).exists():
             content[key] = weights_fingerprint(Path(where))
@@ -67,7 +64,7 @@ def identify(cfg: DictConfig, task: str) -> Identity:
 
 
 def is_volatile(key: str, task: str) -> bool:
-    return key.split(".")[0] in (*VOLATILE, *VOLATILE_FOR.get(task, ()))
+    return key.split(".")[0] in (*VOLATILE, *TASKS[task].volatile)
 
 
 def _content(value: Any) -> str | None:

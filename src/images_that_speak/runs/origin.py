@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from .. import config
 from ..files import read_json
 from ..resources import ROOT
-from .identity import FAMILY
+from ..tasks import FAMILY
 
 
 def as_made(cfg: DictConfig, run: Path | None = None) -> DictConfig:

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from ..config import is_multirun
 from ..errors import UserError, nearest
 from ..files import read_json
+from ..tasks import task_of
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
@@ -34,7 +35,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
         raise UserError(f"resume={folder}: holds no run.json; expected a run folder of train.py."
                         f"{nearest(folder.name, siblings)}")
     info = read_json(folder / "run.json")
-    if info.get("task") != "train":
+    if not task_of(info.get("task")).trains:
         raise UserError(f"resume={folder}: a run of {info.get('task')}; only a training is gone on with "
                         "under other settings (what generate.py and evaluate.py make is made anew)")
     names = {_key(text) for text in arguments}

@@ -28,6 +28,7 @@ from .. import config
 from ..errors import UserError
 from ..files import atomic_write, content_hash, plain, read_json, remove_temporary, write_json
 from ..resources import ROOT
+from ..tasks import TASKS
 from .card import run_card
 from .identity import VOLATILE, Identity, identify
 from .membership import current_sweep, join
@@ -335,7 +336,7 @@ class Run:
         started = start(self.dir, self.task, self.cfg, self.wandb_id, **setting)
         if self._info.get("wandb_id") != started.id:
             self._save(wandb_id=started.id)
-        if self._killed and self.task != "train":
+        if self._killed and not TASKS[self.task].trains:
             refill(started, self.dir, read_metrics(self.metrics_path))
         return started
 
@@ -351,12 +352,13 @@ class Run:
     def _log_artifacts(self, result: Mapping[str, Any]) -> None:
         from . import artifacts
 
-        artifacts.use_inputs(self.wandb, self.cfg, self.task)
-        if self.task == "train":
+        task = TASKS[self.task]
+        artifacts.use_inputs(self.wandb, self.cfg, task)
+        if task.trains:
             artifacts.log_weights(self.wandb, self.dir / "weights", {
                 "config_hash": self._info["config_hash"], "git": self._info["commands"][-1]["git"],
                 **{k: v for k, v in result.items() if isinstance(v, (int, float))}})
-        elif self.task == "generate":
+        elif task.makes_samples:
             artifacts.log_pictures(self.wandb, self.dir)
 
     @property
@@ -455,8 +457,7 @@ def _provenance(task: str) -> dict[str, Any]:
     """Which command, which code, which libraries. Of a job of a sweep, the command that makes it alone."""
     if HydraConfig.initialized():
         overrides = list(HydraConfig.get().overrides.task)
-        program = [f"{task}.py"] if task != "corpus" else ["-m", "images_that_speak.data"]
-        words = [*program, *overrides]
+        words = [*TASKS[task].program, *overrides]
     else:
         overrides, words = [], [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {"command": f"python {shlex.join(words)}", "overrides": overrides, "git": _commit(),

@@ -25,6 +25,7 @@ from .. import config
 from ..errors import UserError
 from ..files import atomic_write, content_hash, read_json, write_json
 from ..objectives import OF_SAMPLES, OF_SETS
+from ..tasks import TASKS
 from .identity import is_volatile
 from .run import open_run
 from .samples import write_csv
@@ -144,7 +145,7 @@ def _settings(run: Path, changed: Mapping[str, Any], keys: Iterable[str]) -> dic
 def write_sweep(folder: Path, task: str) -> list[dict[str, Any]]:
     """Gather the jobs of a sweep into sweep.json, jobs.csv and README.md, and return them."""
     before = read_json(folder / "sweep.json") if (folder / "sweep.json").is_file() else {}
-    command = f"python {shlex.join([f'{task}.py', *sys.argv[1:]])}"
+    command = f"python {shlex.join([*TASKS[task].program, *sys.argv[1:]])}"
     commands = list(dict.fromkeys([*before.get("commands", []), command]))
     jobs = gather(folder, given_keys(commands))
     if not jobs:
