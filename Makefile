@@ -110,7 +110,7 @@ newest:
 # The embedded family from nothing: each step is a command of its own and goes on where it stopped.
 pocket: .venv/train.installed system
 	$(BIN)/python -m images_that_speak.data
-	$(BIN)/python -m images_that_speak.speech.letters
+	$(BIN)/python train.py experiment=pocket/letters
 	$(BIN)/python train.py experiment=pocket/tokenizer
 	$(BIN)/python train.py experiment=pocket/autoencoder
 	$(BIN)/python train.py experiment=pocket/decoder

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from machine import needs_font
+from rapidfuzz.distance import Levenshtein
 
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture
 from images_that_speak.audio.picture import quantise
@@ -21,7 +22,7 @@ from images_that_speak.networks.recogniser import PhoneRecogniser
 from images_that_speak.scoring.ctc import CTCReader
 from images_that_speak.scoring.word_loop import WordLoop
 from images_that_speak.training.fit import fit
-from images_that_speak.training.recogniser import RecogniserTraining, edits
+from images_that_speak.training.recogniser import RecogniserTraining
 
 # --- the search
 
@@ -197,11 +198,6 @@ def test_a_recogniser_comes_back_from_its_folder(tmp_path: Path) -> None:
         PhoneRecogniser.from_pretrained(tmp_path)
 
 
-def test_edits() -> None:
-    for heard, count in (([1, 2, 3], 0), ([1, 3], 1), ([1, 2, 2, 3], 1), ([], 3), ([4, 5, 6], 3)):
-        assert edits([1, 2, 3], heard) == count
-
-
 @needs_font
 def test_windows_are_changed_but_not_what_is_said(corpus: Path) -> None:
     """Every change by chance happens in some window; each window is a function of its number."""
@@ -216,6 +212,6 @@ def test_windows_are_changed_but_not_what_is_said(corpus: Path) -> None:
             assert all(again[name].equal(item[name]) for name in item)
         # CTC's targets are the labels with repetitions dropped, but for phones cut by the window's ends.
         runs = [int(k) for k in torch.unique_consecutive(item["labels"]) if k]
-        assert edits(item["targets"].tolist(), runs) <= 2
+        assert Levenshtein.distance(item["targets"].tolist(), runs) <= 2
     with pytest.raises(UserError, match="no corpus in /nowhere"):
         UtteranceData(["/nowhere"])

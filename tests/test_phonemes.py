@@ -14,7 +14,7 @@ from machine import needs_flite
 from images_that_speak.errors import UserError
 from images_that_speak.resources import words
 from images_that_speak.speech.dictionary import ARPABET, dictionary
-from images_that_speak.speech.letters import LETTERS, LetterToSound, align, error_rates, train_letters
+from images_that_speak.speech.letters import LETTERS, LetterToSound
 from images_that_speak.speech.phonemes import (
     IPA,
     PHONE_IDS,
@@ -26,6 +26,7 @@ from images_that_speak.speech.phonemes import (
     to_ipa,
     word_to_phones,
 )
+from images_that_speak.training.letters import align, error_rates, train_letters
 
 
 def test_the_phone_set():
@@ -110,7 +111,7 @@ def test_unknown_words_are_guessed_well():
     assert model.pronounce("blorptastic")[:2] == ["b", "l"] and model.pronounce("phoneticus")[0] == "f"
     known = dictionary()
     sample = random.Random(1).sample([word for word in known if set(word) <= set(LETTERS)], 60)
-    # The shipped model has seen these words; on unseen ones it has 6.8 % (letters.main).
+    # The shipped model has seen these words; on unseen ones it has 6.8 % (experiment=pocket/letters).
     assert error_rates(model, {word: known[word] for word in sample})[0] < 0.06
     with pytest.raises(UserError, match="letters a to z"):
         model.pronounce("straße")

@@ -61,6 +61,7 @@ TRAINED = {
     "DurationTraining": dict.fromkeys(("train/loss", "valid/mae_ms", "valid/utterance_error"), LOW),
     "ClipTraining": {"train/loss": LOW, "train/right": HIGH, "valid/window_top1": HIGH},
     "basis": {"variance_kept": HIGH},
+    "letters": dict.fromkeys(("phone_error", "word_error"), LOW),
 }
 
 

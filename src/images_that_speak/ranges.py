@@ -62,6 +62,13 @@ RANGES: dict[str, Range] = {
     "num_samples": Range(1, 100_000, "a whole number of at least 1"),
     "batch_size": Range(1, 4096, "a whole number of at least 1"),
     "seed": Range(0, 2**32 - 1, "a whole number from 0 to 4294967295"),
+    "data.batch_size": Range(1, 100_000, "a whole number of at least 1"),
+    "data.ramp": Range(1, 10_000_000, "a whole number of steps of at least 1"),
+    "data.workers": Range(0, 4096, "a whole number of at least 0"),
+    "model.held_out": Range(1, 100_000, "a whole number of words from 1 to 100000"),
+    "model.order": Range(2, 7, "a whole number from 2 to 7"),
+    "model.rare": Range(1, 100_000, "a whole number of at least 1"),
+    "model.prune": Range(0, 100, "nats, 0 to 100"),
     "trainer.overfit": Range(1, 10_000, "a whole number of batches of at least 1, or null"),
     "bootstrap": Range(0, 1_000_000, "a whole number of at least 0"),
 }

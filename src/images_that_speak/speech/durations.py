@@ -169,3 +169,7 @@ def plan_speech(text: str, durations: DurationModel, voice: str | None = None, s
             at += 1
     phones.append(Phone(PAUSE, clock, max(clock, min(seconds, clock + tail))))
     return phones
+
+
+if __name__ == "__main__":  # it trained here before
+    raise SystemExit("trained by: python train.py experiment=pocket/durations")

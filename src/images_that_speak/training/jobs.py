@@ -25,6 +25,15 @@ def tokenizer(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"tokens": len(built)}
 
 
+def letters(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Count what letters sound like, in the dictionary."""
+    from .letters import fit_dictionary
+
+    model, (phone_error, word_error) = fit_dictionary(seed=cfg.seed, **_options(cfg))
+    model.save_pretrained(run.dir / "weights" / "letters")
+    return {"phone_error": phone_error, "word_error": word_error}
+
+
 def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Compute the patch autoencoder's transform from crops; its correction is trained afterwards."""
     import torch

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 from torch.nn.functional import ctc_loss, nll_loss
 
@@ -59,7 +60,7 @@ class RecogniserTraining(L.LightningModule):
         log_probs = self.network(batch["logmel"]).float()
         losses = self.losses(batch, log_probs)
         asked = [target.tolist() for target in batch["targets"].split(batch["lengths"].tolist())]
-        wrong = sum(edits(a, b) for a, b in zip(asked, greedy(log_probs), strict=True))
+        wrong = sum(Levenshtein.distance(a, b) for a, b in zip(asked, greedy(log_probs), strict=True))
         losses["phone_error"] = torch.tensor(wrong / max(1, len(batch["targets"])))
         self.log_dict({f"valid/{name}": value for name, value in losses.items()},
                       batch_size=len(batch["logmel"]))
@@ -72,13 +73,3 @@ class RecogniserTraining(L.LightningModule):
         """Write `ctc/`, which `PhoneRecogniser.from_pretrained` loads, in fp16."""
         check_half(self.network, folder)
         self.network.save_pretrained(folder / "ctc")
-
-
-def edits(reference: list[int], heard: list[int]) -> int:
-    """Insertions, deletions and substitutions that turn one list into the other."""
-    row = list(range(len(heard) + 1))
-    for i, symbol in enumerate(reference, 1):
-        corner, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (symbol != other))
-    return row[-1]
