@@ -110,19 +110,19 @@ newest:
 # The embedded family from nothing: each step is a command of its own and goes on where it stopped.
 pocket: .venv/train.installed system
 	$(BIN)/python -m images_that_speak.data
-	$(BIN)/python train.py experiment=pocket/letters
-	$(BIN)/python train.py experiment=pocket/tokenizer
-	$(BIN)/python train.py experiment=pocket/autoencoder
-	$(BIN)/python train.py experiment=pocket/decoder
-	$(BIN)/python train.py experiment=pocket/durations
-	$(BIN)/python train.py experiment=pocket/speech
-	$(BIN)/python train.py experiment=pocket/speech_more
-	$(BIN)/python train.py experiment=pocket/text
-	$(BIN)/python train.py experiment=pocket/scene
-	$(BIN)/python train.py experiment=pocket/image
-	$(BIN)/python train.py experiment=pocket/colour
-	$(BIN)/python train.py experiment=pocket/clip
+	$(BIN)/python train.py experiment=pocket/letters export=weights/pocket/speech
+	$(BIN)/python train.py experiment=pocket/tokenizer export=weights/pocket/image
+	$(BIN)/python train.py experiment=pocket/autoencoder export=weights/pocket
+	$(BIN)/python train.py experiment=pocket/decoder export=weights/pocket
+	$(BIN)/python train.py experiment=pocket/durations export=weights/pocket/speech
+	$(BIN)/python train.py experiment=pocket/speech export=weights/pocket/speech
+	$(BIN)/python train.py experiment=pocket/speech_more export=weights/pocket/speech
+	$(BIN)/python train.py experiment=pocket/text export=weights/pocket/image
+	$(BIN)/python train.py experiment=pocket/scene export=weights/pocket/image
+	$(BIN)/python train.py experiment=pocket/image export=weights/pocket/image
+	$(BIN)/python train.py experiment=pocket/colour export=weights/pocket
+	$(BIN)/python train.py experiment=pocket/clip export=weights/pocket
 	$(BIN)/python -m images_that_speak.data data.root=data/pocket_voices data.voices=[awb,kal16] data.prompts=600
-	$(BIN)/python train.py experiment=pocket/ctc
-	$(BIN)/python train.py experiment=pocket/vocoder
-	$(BIN)/python train.py experiment=pocket/family
+	$(BIN)/python train.py experiment=pocket/ctc export=weights/pocket
+	$(BIN)/python train.py experiment=pocket/vocoder export=weights/pocket/vocos
+	$(BIN)/python train.py experiment=pocket/family model.folder=weights/pocket

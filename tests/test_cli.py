@@ -191,9 +191,10 @@ def test_a_training_goes_on_with_other_settings(call, tmp_path: Path) -> None:
     assert code == 0 and "its settings have changed since: seed: 4 → 13" in printed and len(calls) == 3
 
 
-def test_only_an_experiment_as_it_is_written_replaces_what_ships(tmp_path: Path) -> None:
-    """A trial of one keeps its weights to itself until told otherwise, and is then not trained again."""
-    shipped = tmp_path / "weights" / "pocket" / "image" / "tokenizer" / "tokenizer.json"
+def test_weights_are_copied_where_the_command_says_and_nowhere_else(tmp_path: Path) -> None:
+    """Also those of a run that is finished already, which is then not trained again."""
+    shipped = tmp_path / "weights" / "pocket" / "image"
+    table = shipped / "tokenizer" / "tokenizer.json"
 
     def train(*overrides: str) -> str:
         done = python("train.py", "experiment=pocket/tokenizer", f"paths.logs={tmp_path}/logs",
@@ -202,17 +203,23 @@ def test_only_an_experiment_as_it_is_written_replaces_what_ships(tmp_path: Path)
         return done.stdout
 
     train()
-    before = shipped.read_bytes()
-    trial = "model.vocab_size=400"
-    assert f"note: {trial}: not the experiment as it is written" in train(trial)
-    assert shipped.read_bytes() == before
-    assert "would replace" not in train(trial, "check=true") and "would replace" in train("check=true")
-    printed = train(trial, f"export={tmp_path}/weights/pocket/image")
-    assert "finished already" in printed and "its weights were copied to" in printed
-    copied = shipped.read_bytes()
-    assert copied != before
-    train()  # finished long ago: repeating it takes nothing back
-    assert shipped.read_bytes() == copied
+    assert not shipped.exists()
+    assert "would replace" not in train("check=true")
+    assert "would replace" in train("check=true", f"export={shipped}")
+    assert not shipped.exists()
+    train("model.vocab_size=400", f"export={shipped}")
+    small = table.read_bytes()
+    assert "finished already" in train() and table.read_bytes() == small
+    printed = train(f"export={shipped}")
+    assert "finished already" in printed and f"its weights were copied to {shipped}" in printed
+    assert table.read_bytes() != small
+
+
+def test_no_experiment_that_ships_writes_over_what_ships() -> None:
+    for path in (ROOT / "configs/experiment").rglob("*.yaml"):
+        name = path.relative_to(ROOT / "configs/experiment").with_suffix("")
+        cfg = config._compose("train", [f"experiment={name}"])
+        assert cfg.export is None and cfg.model.get("folder") is None, name
 
 
 def test_what_cannot_be_resumed_is_explained(call, tmp_path: Path) -> None:

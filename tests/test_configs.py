@@ -80,7 +80,8 @@ def test_show_tells_where_a_value_comes_from(capsys: pytest.CaptureFixture[str])
     assert came["ema_decay"] == "configs/experiment/pocket/speech.yaml"  # it has the last word over trainer/
     assert came["autocast"] == "configs/precision/32-true.yaml"
     assert came["phones"] == "configs/adapter/pitched.yaml"
-    assert came["export"].endswith("speech.yaml  ${paths.weights}/pocket/speech")  # and how it is written
+    # And how it is written.
+    assert came["pitch"].endswith("latents.yaml  ${data.valid.root}/pitch/valid.safetensors")
     assert came["logger"] == "configs/logger/none.yaml"
 
 
@@ -298,7 +299,8 @@ def test_check_builds_the_networks_without_numbers(name: str, tmp_path: Path) ->
     ("durations", "speech/durations"), ("clip", None), ("tokenizer", None), ("family", None)])
 def test_check_of_a_job_builds_what_it_trains(name: str, part: str | None, tmp_path: Path) -> None:
     """As many parameters as the shipped file holds; of what cannot be built, the option is named."""
-    own = [f"experiment=pocket/{name}", f"paths.data={tmp_path}"]
+    own = [f"experiment=pocket/{name}", f"paths.data={tmp_path}",
+           *(["model.folder=weights/pocket"] if name == "family" else [])]
     lines, problems = check_train.check(config._compose("train", own))
     assert all("manifest" in problem for problem in problems)
     if part is not None:

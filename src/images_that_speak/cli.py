@@ -206,8 +206,8 @@ def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
             print(f"  its settings have changed since: {change}")
         if not brief:
             print(runs.describe(result))
-        if TASKS[task].trains:
-            runs.export_finished(folder, cfg)
+        if TASKS[task].trains and (place := runs.export_weights(folder, cfg)):
+            print(f"its weights were copied to {place}")
         write_reports(cfg, task)
         return result
     result = named(target)(cfg)

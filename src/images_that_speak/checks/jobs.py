@@ -10,6 +10,7 @@ from torch import nn
 from ..diffusion.layout import pocket_layout
 from ..errors import UserError
 from ..networks.autoencoder import PatchAutoencoder
+from ..training.jobs import family_folder
 
 Parts = dict[str, nn.Module]
 
@@ -22,8 +23,9 @@ def basis(cfg: Any, options: dict[str, Any]) -> Parts:
 
 
 def bind(cfg: Any, options: dict[str, Any]) -> Parts:
-    if (Path(options["folder"]) / "family.json").exists():  # else the job writes it first
-        pocket_layout(options["folder"])
+    folder = family_folder(options["folder"])
+    if (folder / "family.json").exists():  # else the job writes it first
+        pocket_layout(folder)
     return {}
 
 

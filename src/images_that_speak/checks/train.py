@@ -18,7 +18,6 @@ from ..data.published import PublishedClips
 from ..diffusion.layout import find_part
 from ..diffusion.parts import no_numbers, parameters
 from ..errors import UserError
-from ..runs import export_folder
 from ..training.checkpoints import damage
 from ..training.diffusion import LatentDiffusionTraining
 from ..training.fit import check_strategy
@@ -65,11 +64,8 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         check_resumed(cfg)
     found.tell("steps", f"{cfg.steps}, {cfg.precision.trainer} on {cfg.device}; a checkpoint every "
                f"{trainer.checkpoint_every}")
-    export, note = export_folder(cfg)
-    if export is not None:
-        found.tell("export", f"the weights would replace those in {export}")
-    elif note is not None:
-        found.tell("export", note)
+    if cfg.export and cfg.debug is None:
+        found.tell("export", f"the weights would replace those in {cfg.export}")
     return found.lines, found.problems
 
 

@@ -13,12 +13,12 @@ last, `result.json`: where that is, nothing is left to do.
 from __future__ import annotations
 
 from .card import describe
-from .exported import export_finished, export_folder, export_weights
+from .exported import export_weights
 from .identity import Identity, identify
 from .membership import current_sweep, join
 from .origin import as_made
 from .resume import resumed
 from .run import Run, differences, finished, latest, open_run
 
-__all__ = ["Identity", "Run", "as_made", "current_sweep", "describe", "differences", "export_finished",
-           "export_folder", "export_weights", "finished", "identify", "join", "latest", "open_run", "resumed"]
+__all__ = ["Identity", "Run", "as_made", "current_sweep", "describe", "differences", "export_weights",
+           "finished", "identify", "join", "latest", "open_run", "resumed"]

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate
+from ..errors import UserError
 from ..runs import Run
 
 
@@ -55,14 +56,22 @@ def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"variance_kept": kept, "crops": len(pictures)}
 
 
+def family_folder(folder: str | None) -> Path:
+    """The folder whose parts `bind` binds. Raises UserError where it is none."""
+    if folder is None or not Path(folder).is_dir():
+        raise UserError(f"model.folder={folder or 'null'}: expected the folder of a family's parts, such as "
+                        "weights/pocket")
+    return Path(folder)
+
+
 def bind(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Write `family.json` and `scheduler/` beside the parts of `cfg.model.folder`; check that all are there.
 
-    Raises UserError naming the first part that is missing.
+    Raises UserError where no folder is named, and naming the first part that is missing there.
     """
     from ..diffusion.layout import pocket_layout, write_card
 
-    folder = Path(cfg.model.folder)
+    folder = family_folder(cfg.model.folder)
     write_card(folder, voices=list(cfg.model.voices), prediction_type=dict(cfg.model.prediction_type),
                template=cfg.model.template)
     return {"folder": str(folder), "latent_shape": list(pocket_layout(folder).latent_shape)}

@@ -25,7 +25,7 @@ from ..diffusion.layout import find_part, latent_statistics
 from ..diffusion.loading import LORA_FILE
 from ..errors import UserError
 from ..networks.autoencoder import load_autoencoder
-from ..runs import Run, describe, export_folder, export_weights, open_run
+from ..runs import Run, describe, export_weights, open_run
 from ..runs.metrics import MetricsJsonl
 from ..runs.profile import profiled
 from ..speech.plbert import PhonemeBERT
@@ -51,14 +51,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if run.result is not None:
             return run.result
         torch.set_float32_matmul_precision(cfg.precision.matmul)
-        export, note = export_folder(cfg)
-        if note is not None:
-            print(f"note: {note}")
         job = OmegaConf.select(cfg, "model.job")
         began = time.monotonic()
         result = locate(job, "model.job")(cfg, run) if job else train_module(cfg, run)
-        if export is not None and not run.follows:
-            export_weights(run.dir, export)
+        export = None if run.follows else export_weights(run.dir, cfg)
         done = run.finish({**result, "seconds": round(time.monotonic() - began, 1)})
         if not run.follows:
             tell_where(run.dir, done, export)
