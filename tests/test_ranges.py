@@ -10,12 +10,17 @@ import torch
 
 from images_that_speak import config
 from images_that_speak.audio.mel import MEL
+from images_that_speak.data.caption_data import CaptionData
+from images_that_speak.data.renditions import check_source
+from images_that_speak.data.windows import WindowData
 from images_that_speak.diffusion.guidance import check_starts
 from images_that_speak.diffusion.imprint import Imprint, ImprintMax
 from images_that_speak.diffusion.scene import Scenes
 from images_that_speak.diffusion.score_distillation import ScoreDistillation
 from images_that_speak.errors import UserError
 from images_that_speak.ranges import RANGES, SECONDS
+from images_that_speak.resources import choices
+from images_that_speak.runs.metrics import MetricsJsonl
 from images_that_speak.validate import problems
 
 BUILT: dict[str, Callable[[float], object]] = {
@@ -38,10 +43,11 @@ def edges(key: str) -> list[float]:
             0.03, 1e-10, math.nan]
 
 
-def agree(key: str, value: float, choices: list[str], build: Callable[[float], object]) -> None:
-    cfg = config._compose("generate", choices)
+def agree(key: str, value: float, chosen: list[str], build: Callable[[float], object],
+          task: str = "generate") -> None:
+    cfg = config._compose(task, chosen)
     config.OmegaConf.update(cfg, key, value)
-    told = [line for line in problems(cfg, "generate") if line.startswith(f"{key}=")]
+    told = [line for line in problems(cfg, task) if line.startswith(f"{key}=")]
     try:
         build(value)
     except UserError as error:
@@ -81,3 +87,25 @@ def test_weights_that_are_shared_are_counted_and_looked_for_once(tmp_path) -> No
     compare(planned, tmp_path)
     assert parameters(planned) == parameters(made)
     assert all(value.device == torch.device("meta") for value in planned.parameters())
+
+
+TRAINED: dict[str, tuple[str, Callable[[float], object]]] = {
+    "data.batch_size": ("pocket/text", lambda value: CaptionData("tokenizer", batch_size=value)),
+    "data.workers": ("pocket/text", lambda value: CaptionData("tokenizer", workers=value)),
+    "data.ramp": ("pocket/clip", lambda value: WindowData(ramp=value)),
+    "data.over": ("pocket/vocoder", lambda value: check_source("ground_truth", None, value)),
+    "trainer.log_every": ("pocket/text", lambda value: MetricsJsonl("metrics.jsonl", value)),
+}
+
+
+@pytest.mark.parametrize("key", TRAINED)
+def test_a_key_of_a_training_is_refused_by_both_or_by_neither(key: str) -> None:
+    experiment, build = TRAINED[key]
+    for value in edges(key):
+        agree(key, value, [f"experiment={experiment}"], build, "train")
+
+
+def test_every_shipped_training_is_within_the_ranges() -> None:
+    for name in choices("experiment"):
+        cfg = config._compose("train", [f"experiment={name}"])
+        assert not [line for line in problems(cfg, "train") if line.split("=")[0] in RANGES], name

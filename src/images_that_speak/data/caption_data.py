@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
 from .captions import COUNTS, GROUNDS, Caption, captions
 from .datamodule import token_ids
 from .steps import Drawn, StepData
@@ -27,10 +26,8 @@ class CaptionData(StepData):
     """
 
     def __init__(self, tokenizer: str | Path, batch_size: int = 256, workers: int = 0, seed: int = 0):
-        super().__init__(workers)
-        if batch_size < 1:
-            raise UserError(f"data.batch_size={batch_size}: expected at least 1")
-        self.tokenizer, self.batch_size, self.seed = tokenizer, batch_size, seed
+        super().__init__(batch_size, workers)
+        self.tokenizer, self.seed = tokenizer, seed
 
     @cached_property
     def train(self) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import UserError
 from .captions import Caption
 from .corpus import Corpus
 from .emoji import FONT, concepts, drawing
@@ -134,9 +133,7 @@ class ColouredData(StepData):
     valid_batches = 8
 
     def __init__(self, corpus: str | Path, batch_size: int = 16, workers: int = 0, seed: int = 0):
-        super().__init__(workers)
-        if batch_size < 1:
-            raise UserError(f"data.batch_size={batch_size}: expected at least 1")
+        super().__init__(batch_size, workers)
         self.train = ColouredWindows(str(corpus), seed=seed, batch_size=batch_size)
         self.valid = replace(self.train, seed=seed + 1, split="test")
 

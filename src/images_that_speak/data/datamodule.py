@@ -33,6 +33,7 @@ from torch.utils.data import Dataset, Sampler
 from ..audio.mel import MEL
 from ..errors import UserError
 from ..files import content_hash
+from ..ranges import check_ranges
 from ..speech.alignment import frame_index, frame_phones
 from ..speech.phonemes import PAUSE, PHONE_IDS, UNKNOWN
 from ..speech.tts import Phone
@@ -528,8 +529,7 @@ class PictureData(L.LightningDataModule):
     def __init__(self, train: BatchDataset, valid: BatchDataset | None = None, batch_size: int = 32,
                  workers: int = 0, seed: int = 0, pin_memory: bool = False):
         super().__init__()
-        if workers < 0:
-            raise UserError(f"data.workers={workers}: expected 0 or more")
+        check_ranges({"data.batch_size": batch_size, "data.workers": workers})
         self.train, self.valid = train, valid
         self.batch_size, self.workers, self.seed, self.pin_memory = batch_size, workers, seed, pin_memory
 

@@ -33,10 +33,8 @@ class DurationData(StepData):
 
     def __init__(self, corpus: str | Path | Corpus, voices: Sequence[str], batch_size: int = 64,
                  workers: int = 0, seed: int = 0):
-        super().__init__(workers)
-        if batch_size < 1:
-            raise UserError(f"data.batch_size={batch_size}: expected at least 1")
-        self.source, self.voices, self.batch_size, self.seed = corpus, list(voices), batch_size, seed
+        super().__init__(batch_size, workers)
+        self.source, self.voices, self.seed = corpus, list(voices), seed
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -91,9 +89,9 @@ class DurationData(StepData):
     @cached_property
     def expected(self) -> Tensor:
         """(PHONES,) seconds that each phone lasts on average in training."""
-        found = torch.full((len(PHONES),), UNHEARD, dtype=torch.float64)
+        found = torch.full((len(PHONES),), UNHEARD)
         for phone, seconds in self.spoken.items():
-            found[phone] = np.exp(seconds).mean()
+            found[phone] = float(np.exp(seconds).mean())
         return found
 
     @cached_property

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import read_text
 from ..prompts import read_table
+from ..ranges import check_ranges
 from ..resources import ROOT
 
 REDRAWS = 1000  # how often a prompt is drawn again before the word list is called too small
@@ -122,10 +123,7 @@ def draw_prompts(words: Sequence[str], count: int, words_per_prompt: Sequence[in
     low, high = (int(words_per_prompt[0]), int(words_per_prompt[-1]))
     if not 1 <= low <= high:
         raise UserError(f"data.words_per_prompt={list(words_per_prompt)}: expected [least, most], at least 1")
-    if count < 1:
-        raise UserError(f"data.prompts={count}: expected at least 1")
-    if not 0 <= closed_fraction <= 1:
-        raise UserError(f"data.closed_fraction={closed_fraction}: expected a number in [0, 1]")
+    check_ranges({"data.prompts": count, "data.closed_fraction": closed_fraction})
     if not voices or any(weight < 0 for weight in voices.values()) or sum(voices.values()) <= 0:
         raise UserError(f"data.voices={dict(voices)}: expected voices with weights above 0, e.g. {{slt: 1}}")
     fractions = split_fractions(splits)

@@ -27,6 +27,7 @@ import soundfile
 from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import content_hash, file_hash, read_json
+from ..ranges import check_ranges
 from ..speech.forced import Aligner, PocketsphinxAligner, align_emissions
 from ..speech.phonemes import normalise_text
 from ..speech.tts import TTS, Phone, SpeechError, Utterance, resample
@@ -239,8 +240,8 @@ def build_recordings(root: str | Path, recordings: str, folder: str | Path, alig
     A recording that does not fit the picture at natural speed is left out and reported, never cut.
     """
     begun, folder = time.monotonic(), Path(folder)
-    if limit is not None and limit < 1:
-        raise UserError(f"data.limit={limit}: expected at least 1, or null")
+    if limit is not None:
+        check_ranges({"data.limit": limit})
     align, version = make_aligner(aligner, recogniser)
     plan, unsaid = plan_recordings(recordings, folder, seed, limit, speakers, splits)
     voices = sorted({prompt.voice for prompt in plan})

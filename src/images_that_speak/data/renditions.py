@@ -17,6 +17,7 @@ from ..audio.mel import MEL
 from ..audio.picture import quantise
 from ..errors import UserError, nearest
 from ..files import atomic_path, content_hash, read_json, write_json
+from ..ranges import check_ranges
 from .manifest import Corpus
 
 SOURCES = ("ground_truth", "autoencoder", "joint")
@@ -131,8 +132,7 @@ def check_source(source: str, autoencoder: str | Path | None, over: float) -> No
     if source != "ground_truth" and autoencoder is not None and not Path(autoencoder, "config.json").exists():
         raise UserError(f"data.autoencoder={autoencoder}: no such folder (expected an autoencoder's, with "
                         "its config.json)")
-    if not 0 <= over <= 1:
-        raise UserError(f"data.over={over}: expected a share in [0, 1]")
+    check_ranges({"data.over": over})
 
 
 def _identity(vae: Any) -> str:

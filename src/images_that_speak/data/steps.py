@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from ..ranges import check_ranges
 from .loader import Loader
 
 ENDLESS = 10**6  # batches: more than any training takes, so that all of them are one epoch to Lightning
@@ -37,9 +38,10 @@ class StepData(L.LightningDataModule):
 
     valid_batches = 0
 
-    def __init__(self, workers: int = 0):
+    def __init__(self, batch_size: int, workers: int = 0):
         super().__init__()
-        self.workers = workers
+        check_ranges({"data.batch_size": batch_size, "data.workers": workers})
+        self.batch_size, self.workers = batch_size, workers
 
     def train_batch(self, number: int) -> Batch:
         raise NotImplementedError

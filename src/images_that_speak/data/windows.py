@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
+from ..ranges import check_ranges
 from .captions import TEMPLATES, Caption, phrase
 from .emoji import FONT, concepts, drawing
 from .pictures import scaled
@@ -225,9 +225,8 @@ class WindowData(StepData):
 
     def __init__(self, batch_size: int = 128, pixels: int = 64, ramp: int = 350, font: str = FONT,
                  workers: int = 0, seed: int = 0):
-        super().__init__(workers)
-        if batch_size < 1 or ramp < 1:
-            raise UserError(f"data.batch_size={batch_size}, data.ramp={ramp}: expected at least 1 of each")
+        super().__init__(batch_size, workers)
+        check_ranges({"data.ramp": ramp})
         self.train = Windows(seed, pixels, batch_size, font=font)
         self.valid = replace(self.train, seed=seed + 1)
         self.ramp = ramp

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 
+from ..ranges import check_ranges
 from .run import append_metrics
 
 
@@ -27,8 +28,7 @@ class MetricsJsonl(L.Callback):
     """
 
     def __init__(self, path: str | Path, every: int = 20):
-        if every < 1:
-            raise ValueError(f"every={every}: expected at least 1")
+        check_ranges({"trainer.log_every": every})
         self.path = Path(path)
         self.every = every
         self.length = 0  # bytes written before the checkpoint

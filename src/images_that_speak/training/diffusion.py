@@ -17,6 +17,7 @@ from ..diffusion.predictor import NoiseSchedule, Predictor
 from ..errors import UserError
 from ..networks.condition import Conditioner
 from ..networks.scene import scene_cells
+from ..ranges import check_ranges
 from ..speech.phonemes import PAUSE, PHONE_IDS
 from ..weights import finite
 from .export import save_half
@@ -175,8 +176,8 @@ class LatentDiffusionTraining(L.LightningModule):
                  betas: tuple[float, float] = (0.9, 0.99), lora: LoraSettings | None = None,
                  schedule: NoiseSchedule | None = None):
         super().__init__()
-        if not 0 <= condition_dropout <= 1 or not 0 <= silence_weight <= 1:
-            raise ValueError("condition_dropout and silence_weight: expected numbers in [0, 1]")
+        check_ranges({"model.condition_dropout": condition_dropout, "model.silence_weight": silence_weight,
+                      "model.ground_weight": ground_weight, "model.crop_until": crop_until})
         # Numbers only: Lightning reads a checkpoint's hyperparameters with weights_only.
         self.save_hyperparameters(ignore=["unet", "conditioner", "lora", "schedule"])
         self.conditioner = conditioner

@@ -56,8 +56,8 @@ class DurationTraining(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         phones = batch["phones"]
-        said = self.model(phones, phones > 0, batch["voice"]).exp().clamp(SHORTEST, LONGEST).double()
-        true = batch["seconds"].double().exp()
+        said = self.model(phones, phones > 0, batch["voice"]).exp().clamp(SHORTEST, LONGEST)
+        true = batch["seconds"].exp()
         speech = (phones > 0) & (phones != PHONE_IDS[PAUSE])
         lengths = (true * speech).sum(1)
         self._validated.append((

@@ -10,6 +10,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
+from ..ranges import RANGES
+
 
 class EMA(L.Callback):
     """Shadow copies of the parameters that require a gradient, and of batch norms' running statistics.
@@ -23,8 +26,8 @@ class EMA(L.Callback):
     """
 
     def __init__(self, decay: float = 0.999):
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay={decay}: expected a number in [0, 1)")
+        if (wrong := RANGES["trainer.ema_decay"].wrong("decay", decay)) is not None:
+            raise UserError(wrong)
         self.decay = decay
         self.shadow: dict[str, Tensor] = {}
         self.updates = 0

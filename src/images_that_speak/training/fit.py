@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ..data.datamodule import PictureData
 from ..errors import UserError
+from ..ranges import check_ranges
 from .checkpoints import Checkpoints, WholeFiles, check_reached, whole_checkpoint
 from .ema import EMA
 from .resume import Begin, OwnSettings, refuse_misfit
@@ -141,6 +142,8 @@ def fit(module: L.LightningModule, train: DataLoader | L.LightningDataModule, fo
     cannot be done by several processes together, and where `module` does not fit the checkpoint.
     """
     check_strategy(strategy, ema_decay)
+    check_ranges({"trainer.accumulate": accumulate, "trainer.checkpoint_every": checkpoint_every,
+                  "trainer.log_every": log_every, "trainer.validate_every": validate_every})
     quieten()
     checkpoints = Checkpoints(folder / "checkpoints", checkpoint_every)
     extra: list[L.Callback] = [Begin(begin), StepSeed(seed), LastValidation(), checkpoints, Whole(),

@@ -19,6 +19,7 @@ from ..diffusion.layout import Layout
 from ..diffusion.outputs import write_sample
 from ..errors import UserError
 from ..networks.adapters import PhonemeAdapter
+from ..ranges import check_ranges
 from ..runs.samples import log_samples
 from ..scoring.evaluate import load_readers, read_back
 from ..speech.plbert import PhonemeBERT
@@ -41,8 +42,7 @@ class ReadBack(L.Callback):
     def __init__(self, generate: Sequence[str], every: int = 1, branch: str = "speech"):
         if branch not in ("image", "speech"):
             raise UserError(f"callbacks.read_back.branch={branch!r}: expected image or speech")
-        if every < 1:
-            raise UserError(f"callbacks.read_back.every={every}: expected at least 1")
+        check_ranges({"callbacks.read_back.every": every})
         self.cfg = compose("generate", list(generate))
         if self.cfg.reader is None:
             raise UserError("callbacks.read_back.generate: reader=null reads nothing back")

@@ -45,6 +45,7 @@ from ..networks.discriminators import (
     feature_matching_loss,
     generator_loss,
 )
+from ..ranges import check_ranges
 from ..scoring.heard import SpeechReader
 from ..scoring.statistics import corpus_wer
 from .ema import EMA
@@ -67,8 +68,7 @@ class ReadBack(L.Callback):
     """
 
     def __init__(self, reader: SpeechReader, clips: int = 8):
-        if clips < 1:
-            raise UserError(f"callbacks.read_back.clips={clips}: expected at least 1")
+        check_ranges({"callbacks.read_back.clips": clips})
         self.reader, self.clips = reader, clips
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
