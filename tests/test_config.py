@@ -317,6 +317,8 @@ def test_reads_csv_and_txt(tmp_path: Path) -> None:
     ("a.csv", "image_prompt,audio_prompt\nx,\n", "line 2 has no audio_prompt"),
     ("a.csv", "image_prompt,audio_prompt\n", "no pair"),
     ("a.csv", "", "no column"),
+    ("a.csv", "image_prompt;audio_prompt\nx;y\n", "parted by ';'"),
+    ("a.csv", "image_prompt\taudio_prompt\nx\ty\n", "(expected commas: image_prompt,audio_prompt)"),
     ("a.csv", "image_prompt,audio_prompt\na cat, sitting,happy baby music\n",
      "line 2 has 3 values (expected 2: image_prompt,audio_prompt; one that holds a comma stands in quotes)"),
     ("a.csv", "image_prompt,audio_prompt\na cat,music\na dog,well, hello\n", "line 3 has 3 values"),

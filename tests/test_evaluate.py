@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from hydra.core.hydra_config import HydraConfig
+from machine import needs_flite
 from omegaconf import OmegaConf
 
 from images_that_speak import cli, config
@@ -30,13 +31,22 @@ from images_that_speak.resources import ROOT
 from images_that_speak.runs import as_made, differences, finished, open_run
 from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
-from images_that_speak.scoring.evaluate import Readers, find_pictures, find_run, read_back, read_items
-from images_that_speak.scoring.heard import Heard, PocketsphinxReader, SpeechReader
+from images_that_speak.scoring.ctc import CTCReader
+from images_that_speak.scoring.evaluate import (
+    Readers,
+    find_pictures,
+    find_run,
+    read_back,
+    read_items,
+    with_second_opinion,
+)
+from images_that_speak.scoring.heard import Heard, SpeechReader
 from images_that_speak.scoring.metric import Clip, Metric, Scores
 from images_that_speak.scoring.seen import PictureJudge, PictureReader, Shown
 from images_that_speak.scoring.sets import ClipSquares, PictureDistances
 from images_that_speak.scoring.stored import stored_rows
 from images_that_speak.scoring.tables import markdown
+from images_that_speak.speech.tts import Flite
 
 CONCEPTS = ("a cat", "two dogs", "a house")
 PHRASES = ("happy baby music", "blue ocean dream", "seven silver apple")
@@ -642,11 +652,35 @@ def test_pictures_without_prompts_are_named(tmp_path: Path, stand_ins: None,
     assert "finds nearest to a picture without a prompt" in capsys.readouterr().out
 
 
-def test_of_single_words_it_is_told_how_far_the_judge_can_be_trusted(tmp_path: Path) -> None:
+def test_single_words_of_the_familys_voices_are_heard_by_the_judge_that_can(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     items = [item for item in find_run(run) if item.name == "s20"]
     for phrase, expected in (("apple", True), ("apple candle", False)):
         asked = [replace(item, audio_prompt=phrase) for item in items]
-        readers = Readers(PocketsphinxReader(["apple", "candle"]), None, "wav")
-        report = read_items(asked, readers)
-        assert any("single word" in note for note in report.notes) == expected
+        readers = with_second_opinion(READERS, asked, "auto")
+        assert (readers.second is not None and readers.second.name == "ctc") == expected
+        assert any("single word" in note for note in read_items(asked, replace(READERS, source="wav")).notes
+                   ) == expected
+    one = [replace(items[0], audio_prompt="apple")]
+    # It was not taught other voices; and whoever chose two judges, or this one, has them.
+    for record in (None, {**items[0].record, "voice": "hibari"}):
+        assert with_second_opinion(READERS, [replace(one[0], record=record)]) is READERS
+    for chosen in (replace(READERS, second=Ear()), replace(READERS, speech=CTCReader(["apple"]))):
+        assert with_second_opinion(chosen, one) is chosen
+
+
+@needs_flite
+def test_a_run_of_one_word_shows_what_both_judges_heard(tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run(tmp_path / "run") / "samples/s00"
+    wave = np.zeros(MEL.samples, np.float32)
+    said = Flite().speak("apple", "slt").wave
+    wave[8000:8000 + len(said)] = said
+    write_wave(folder / "speech.wav", wave)
+    write_json(folder / "sample.json", {**read_json(folder / "sample.json"), "audio_prompt": "apple"})
+    section = {"speech": {"_target_": "images_that_speak.scoring.heard.PocketsphinxReader",
+                          "words": ["candle", "table"], "garbage": 0}, "picture": None, "source": "picture"}
+    result = module.read_back([folder], section, device="auto")
+    assert result["second_wer"] == 0
+    assert read_json(folder / "sample.json")["scores"]["second_heard"] == "apple"
+    assert "single word" in capsys.readouterr().out

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import tiny_training
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from machine import apart
 from omegaconf import OmegaConf
 from tiny_training import RandomLatents, build
 from torch.utils.data import DataLoader
@@ -37,16 +37,9 @@ from images_that_speak.training.lora import LoraSettings
 from images_that_speak.training.schedule import learning_rate_factor
 from images_that_speak.training.train import train as run_training
 
-SCRIPT = Path(__file__).with_name("tiny_training.py")
-
 
 def tiny_unet() -> UNet2DConditionModel:
     return pocket_unet(channels=(16, 32), latent_channels=4, size=(8, 16), cross_attention_dim=32)
-
-
-def run(kind: str, folder: Path, *arguments: int) -> int:
-    return subprocess.run([sys.executable, str(SCRIPT), kind, str(folder), *map(str, arguments)],
-                          capture_output=True, cwd=SCRIPT.parent).returncode
 
 
 def checkpoint(folder: Path) -> dict:
@@ -85,10 +78,10 @@ def test_a_widened_unet_says_the_same_of_the_channels_it_knew(tmp_path: Path) ->
 @pytest.mark.parametrize("kind", ["diffusion", "lora"])
 def test_kill_and_resume_is_bit_identical(kind: str, tmp_path: Path) -> None:
     """Killed twice, in the first epoch and in the second, against a run never stopped."""
-    assert run(kind, tmp_path / "whole", 9) == 0
-    assert run(kind, tmp_path / "killed", 9, 4) == -9
-    assert run(kind, tmp_path / "killed", 9, 8) == -9
-    assert run(kind, tmp_path / "killed", 9) == 0
+    assert apart(tiny_training.train, kind, tmp_path / "whole", 9) == 0
+    assert apart(tiny_training.train, kind, tmp_path / "killed", 9, 4) == -9
+    assert apart(tiny_training.train, kind, tmp_path / "killed", 9, 8) == -9
+    assert apart(tiny_training.train, kind, tmp_path / "killed", 9) == 0
     whole, killed = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "killed")
     assert whole["global_step"] == killed["global_step"] == 9
     assert_same(whole["state_dict"], killed["state_dict"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -65,19 +64,15 @@ def build(kind: str) -> LatentDiffusionTraining:
     return LatentDiffusionTraining(unet, adapter, lr=1e-3, warmup=2, silence_weight=0.5)
 
 
-def main() -> None:
+def train(kind: str, folder: Path, steps: int, killed_at: int | None = None) -> None:
+    """Train in a process that may be killed; again goes on."""
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    kind, folder, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    callbacks = [KillAt(int(sys.argv[4]))] if len(sys.argv) > 4 else []
+    callbacks = [] if killed_at is None else [KillAt(killed_at)]
     loader = StatefulDataLoader(RandomLatents(), batch_sampler=EpochBatches(20, 4, seed=3),
                                 collate_fn=lambda batch: batch)
     fit(build(kind), loader, folder, max_steps=steps, seed=5, checkpoint_every=3, log_every=1,
         ema_decay=0.9, callbacks=[MetricsJsonl(folder / "metrics.jsonl", 1), *callbacks],
         accelerator="cpu", progress=False)
-
-
-if __name__ == "__main__":
-    main()

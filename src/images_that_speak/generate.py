@@ -21,6 +21,8 @@ from .scoring.tables import print_table
 from .speaking.make import Maker, in_same_cells, refuse_files
 from .speaking.make import make_missing as make_speaking
 
+SCORES = ("heard", "wer", "second_heard", "second_wer", "clip", "no_clip")
+
 
 def generate(cfg: DictConfig) -> dict[str, Any]:
     """Make the samples that `cfg` (configs/generate.yaml) asks for, read them back, and return the result.
@@ -73,8 +75,11 @@ def show(folders: Sequence[Path]) -> None:
     for folder in folders:
         found = read_json(folder / "sample.json")
         scores = found["scores"]
-        rows.append({**found, **{key: scores.get(key) for key in ("heard", "wer", "clip", "no_clip")},
+        rows.append({**found, **{key: scores.get(key) for key in SCORES},
                      # Whole paths of many samples would be cut to the terminal; the run folder is told below.
                      "path": f"{folder.parent.name}/{folder.name}"})
-    print_table(rows, {"image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard",
-                       "wer": "WER", "clip": "CLIP", "path": "sample"})
+    columns = {"image_prompt": "image prompt", "audio_prompt": "audio prompt", "heard": "heard", "wer": "WER",
+               "second_heard": "heard by a second judge", "second_wer": "WER", "clip": "CLIP",
+               "path": "sample"}
+    alone = all(row["second_wer"] is None for row in rows)
+    print_table(rows, {key: title for key, title in columns.items() if not (alone and "second" in key)})

@@ -130,10 +130,14 @@ def _csv_rows(path: Path, text: str, columns: tuple[str, ...]) -> list[tuple[int
     names = [(name or "").strip() for name in reader.fieldnames or ()]
     missing = [name for name in columns if name not in names]
     if missing:
+        line = ",".join(names)
+        if (other := next((mark for mark in ";\t|" if mark in line), None)) is not None and len(names) == 1:
+            raise UserError(f"{path}: its columns are parted by {other!r}, its first line is {line!r} "
+                            f"(expected commas: {','.join(columns)})")
         others = [name for name in names if name not in columns]
         hints = "".join(nearest(name, others) for name in missing)
         raise UserError(f"{path}: no column {' or '.join(map(repr, missing))}; its first line is "
-                        f"{','.join(names)!r}.{hints}")
+                        f"{line!r}.{hints}")
     if twice := [name for name in columns if names.count(name) > 1]:
         raise UserError(f"{path}: its first line names {twice[0]!r} more than once: {','.join(names)!r}")
     reader.fieldnames = names
