@@ -21,6 +21,7 @@ from images_that_speak.files import read_json, write_json
 from images_that_speak.networks.recogniser import PhoneRecogniser
 from images_that_speak.scoring.ctc import CTCReader
 from images_that_speak.scoring.word_loop import WordLoop
+from images_that_speak.speaking.by_chance import JoinedByChance, by_chance
 from images_that_speak.training.fit import fit
 from images_that_speak.training.recogniser import RecogniserTraining
 
@@ -215,3 +216,38 @@ def test_windows_are_changed_but_not_what_is_said(corpus: Path) -> None:
         assert Levenshtein.distance(item["targets"].tolist(), runs) <= 2
     with pytest.raises(UserError, match="no corpus in /nowhere"):
         UtteranceData(["/nowhere"])
+
+
+@needs_font
+def test_windows_share_their_cells_with_drawings_and_say_the_same(corpus: Path) -> None:
+    """Every window is joined with a drawing by settings of its own; labels and targets stay as they were."""
+    plain = SpokenWindows([corpus], 6, frames=200, seed=2)
+    shared = SpokenWindows([corpus], 6, frames=200, seed=2, join=JoinedByChance(1))
+    for i in range(6):
+        before, after = plain[i], shared[i]
+        assert after["logmel"].isfinite().all() and after["logmel"].shape == before["logmel"].shape
+        assert after["targets"].equal(before["targets"]) and after["labels"].equal(before["labels"])
+        assert shared[i]["logmel"].equal(after["logmel"])
+        # The picture can be heard: no silence is left but what SpecAugment blots out.
+        assert float((after["logmel"] <= MEL.log_floor + 0.1).float().mean()) < 0.3
+    with pytest.raises(UserError, match="data.join.share=2: expected 0 to 1"):
+        JoinedByChance(2)
+
+
+def test_settings_by_chance_are_settings() -> None:
+    rng = np.random.default_rng(0)
+    found = [by_chance(rng) for _ in range(200)]  # each is checked when it is made
+    assert 60 < sum(settings.dots > 0 for settings in found) < 140
+
+
+def test_a_recogniser_is_trained_on(tmp_path: Path) -> None:
+    first = RecogniserTraining(dim=8, layers=1)
+    first.network.save_pretrained(tmp_path)
+    more = RecogniserTraining(dim=8, layers=1, base=str(tmp_path))
+    for name, value in more.network.named_parameters():
+        assert value.requires_grad
+        torch.testing.assert_close(value, first.network.get_parameter(name), rtol=1e-2, atol=1e-3)
+    with pytest.raises(UserError, match=r"other sizes: model.dim=16 \(there 8\), model.stride=4 \(there 2\)"):
+        RecogniserTraining(dim=16, layers=1, stride=4, base=str(tmp_path))
+    with pytest.raises(UserError, match="holds no recogniser"):
+        RecogniserTraining(base=str(tmp_path / "none"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import lightning as L
 import numpy as np
@@ -31,32 +32,44 @@ RATE = MEL.sample_rate / MEL.hop  # mel frames a second
 NOISE_FRAMES = 2048
 
 
+class Join(Protocol):
+    """(generator, speech (256, F) in nats, drawing (256, F) in [0, 1]) → the log-mel (256, F) of both."""
+
+    @property
+    def share(self) -> float: ...
+
+    def __call__(self, rng: np.random.Generator, logmel: np.ndarray, drawing: np.ndarray) -> np.ndarray: ...
+
+
 class SpokenWindows(Dataset):
     """Windows of clips, each a function of (seed, index) alone, every voice as often as the others.
 
     A window of speech is changed by chance, in this order: rate, pitch of the bands, loudness; a drawing laid
     over it or beside it; a blur, as autoencoders blur; the trip through Griffin-Lim and back; noise of any
     colour, 5 to 45 dB below the speech; bands and frames blotted out (SpecAugment, Park et al. 2019). Some
-    windows hold no speech at all.
+    windows hold no speech at all. In place of drawing and blur, `join` has a share of them in the same cells
+    with a drawing.
 
     Args:
         corpora: folders of speech corpora. length: number of windows, which is what a run sees.
         frames: mel frames of a window. stride: mel frames a label stands for.
         distort: whether windows are changed at all.
         played: share of windows that go through Griffin-Lim, the dearest of the changes.
+        join: what joins speech and drawing in the same cells, and the share of windows it is for; or None.
 
     An item is {"logmel": (256, frames) in nats; "labels": (⌈frames/stride⌉,) the symbol sounding in the
     middle of each step; "targets": the symbols of the phones whose middle lies in the window}.
     """
 
     def __init__(self, corpora: Sequence[str | Path], length: int, frames: int = 400, stride: int = 2,
-                 seed: int = 0, split: str = "train", distort: bool = True, played: float = 0.15):
+                 seed: int = 0, split: str = "train", distort: bool = True, played: float = 0.15,
+                 join: Join | None = None):
         if frames < stride or stride < 1:
             raise UserError(f"data.frames={frames}, data.stride={stride}: expected at least one frame a "
                             "stride, "
                             "and at least one stride")
         self.length, self.frames, self.stride, self.seed = length, frames, stride, seed
-        self.distort, self.played = distort, played
+        self.distort, self.played, self.join = distort, played, join
         self.drawings = PictureSampler(seed=seed, brightness=(0.4, 0.85), size=(0.3, 1.0))
         self.corpora = [Corpus.open(root, split) for root in corpora]
         by_voice: dict[str, list[tuple[int, int]]] = {}
@@ -125,9 +138,12 @@ class SpokenWindows(Dataset):
         if rng.random() < 0.5:
             logmel = np.maximum(logmel - np.float32(rng.uniform(0, 4)), floor)
         loudness = float(np.exp(2 * logmel[:, speech]).mean()) if speech.any() else 1.0
-        if rng.random() < 0.6:
+        join = self.join if self.join is not None and rng.random() < self.join.share else None
+        if join is not None:
+            logmel = join(rng, logmel, self.piece(rng))
+        elif rng.random() < 0.6:
             logmel = np.maximum(logmel, self.drawing(rng, speech))
-        if rng.random() < 0.3:
+        if join is None and rng.random() < 0.3:
             logmel = blurred(blurred(logmel).T).T
         if rng.random() < self.played:
             with torch.inference_mode():
@@ -149,17 +165,22 @@ class SpokenWindows(Dataset):
 
     def drawing(self, rng: np.random.Generator, speech: np.ndarray) -> np.ndarray:
         """The log-mel (256, frames) of a piece of a drawing: over the speech, beside it, or above a band."""
-        picture = self.drawings.sample(int(rng.integers(2**31)))[0][::-1]
-        at = rng.integers(MEL.frames - self.frames + 1) if self.frames < MEL.frames else 0
-        logmel = np.full((MEL.n_mels, self.frames), MEL.log_floor, np.float32)
-        piece = picture[:, at:at + self.frames]
-        logmel[:, :piece.shape[1]] += piece * np.float32(MEL.log_range / 255)
+        logmel = MEL.log_floor + self.piece(rng)[::-1] * np.float32(MEL.log_range)
         kind = rng.random()
         if kind < 0.4:
             logmel[:, speech] = MEL.log_floor
         elif kind < 0.6:
             logmel[:rng.integers(MEL.n_mels)] = MEL.log_floor
         return logmel
+
+    def piece(self, rng: np.random.Generator) -> np.ndarray:
+        """As many columns of a drawing as a window has, (256, frames) float32 in [0, 1], black beside it."""
+        picture = self.drawings.sample(int(rng.integers(2**31)))[0]
+        at = rng.integers(MEL.frames - self.frames + 1) if self.frames < MEL.frames else 0
+        found = np.zeros((MEL.n_mels, self.frames), np.float32)
+        part = picture[:, at:at + self.frames]
+        found[:, :part.shape[1]] = part / np.float32(255)
+        return found
 
 
 def blurred(x: np.ndarray) -> np.ndarray:
@@ -186,7 +207,7 @@ class UtteranceData(L.LightningDataModule):
 
     def __init__(self, corpora: Sequence[str], batch_size: int = 16, steps: int = 1000, frames: int = 400,
                  stride: int = 2, played: float = 0.15, distort: bool = True, valid_windows: int = 128,
-                 workers: int = 0, seed: int = 0):
+                 workers: int = 0, seed: int = 0, join: Join | None = None):
         super().__init__()
         missing = [root for root in corpora if not (Path(root) / "manifest.parquet").exists()]
         if missing:
@@ -195,7 +216,7 @@ class UtteranceData(L.LightningDataModule):
                             f"{commands})")
         self.batch_size, self.workers = batch_size, workers
         def windows(length: int, seed: int, split: str) -> SpokenWindows:
-            return SpokenWindows(corpora, length, frames, stride, seed, split, distort, played)
+            return SpokenWindows(corpora, length, frames, stride, seed, split, distort, played, join)
 
         self.train = windows(steps * batch_size, seed, "train")
         self.valid = windows(valid_windows, seed + 1, "valid")

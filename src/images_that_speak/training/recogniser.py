@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import ctc_loss, nll_loss
 
 from ..data.utterances import SYMBOLS
+from ..errors import UserError
 from ..networks.recogniser import BLANK, PhoneRecogniser, greedy
 from .export import check_half
 from .schedule import adamw
@@ -29,14 +30,27 @@ class RecogniserTraining(L.LightningModule):
     Args:
         dim, layers, expansion, stride, depth: of `PhoneRecogniser`.
         alignment_weight: of the cross-entropy, beside CTC's loss a phone.
+        base: folder of a trained recogniser of the same sizes to go on from.
+
+    Raises UserError when `base` is none, or of other sizes.
     """
 
     def __init__(self, dim: int = 192, layers: int = 6, expansion: int = 3, stride: int = 2,
                  depth: float = 10.0, lr: float = 2e-3, warmup: int = 50, max_steps: int = 1000,
-                 weight_decay: float = 0.02, alignment_weight: float = 1.0):
+                 weight_decay: float = 0.02, alignment_weight: float = 1.0,
+                 base: str | None = None):
         super().__init__()
         self.save_hyperparameters()
         self.network = PhoneRecogniser(SYMBOLS, dim, layers, expansion, stride, depth)
+        if base is not None:
+            with torch.device("cpu"):  # also where a configuration is only looked at, on no device
+                trained = PhoneRecogniser.from_pretrained(base)
+            differs = [f"{key}={value} (there {trained.config[key]})" for key, value in
+                       self.network.config.items() if trained.config[key] != value]
+            if differs:
+                raise UserError(f"model.base={base}: a recogniser of other sizes: model."
+                                f"{', model.'.join(differs)}")
+            self.network.load_state_dict(trained.state_dict(), assign=True)
 
     def losses(self, batch: dict[str, Tensor], log_probs: Tensor) -> dict[str, Tensor]:
         """Nats a phone, nats a frame, and the share of frames whose symbol is not the likeliest."""
