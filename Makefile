@@ -126,6 +126,5 @@ pocket: .venv/train.installed system
 	$(BIN)/python train.py experiment=pocket/ctc export=weights/pocket
 	$(BIN)/python -m images_that_speak.data tts=hibari data.root=data/pocket_hibari data.voices=[heart] data.prompts=900
 	$(BIN)/python train.py experiment=pocket/ctc_more export=weights/pocket
-	$(BIN)/python train.py experiment=pocket/ctc_more seed=8 export=weights/pocket
 	$(BIN)/python train.py experiment=pocket/vocoder export=weights/pocket/vocos
 	$(BIN)/python train.py experiment=pocket/family model.folder=weights/pocket
