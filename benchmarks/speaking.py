@@ -37,16 +37,20 @@ from images_that_speak.speaking.jobs import plan_jobs
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 RCC = Path("/usr/share/gcompris-qt/rcc")
-# The three styles, and what one change to the balanced one does.
+# The three styles, what one change to the balanced one does, and the bands that it was before.
+BANDS = ["composition.dots=0", "composition.brightness=0.45", "composition.shading=0.35",
+         "composition.detail=0.9", "composition.voice_db=1.5"]
 METHODS: dict[str, list[str]] = {
     "clearer_speech": ["style=clearer_speech"],
     "balanced": [],
     "clearer_picture": ["style=clearer_picture"],
-    "halfway": ["composition.contested=0.2", "composition.detail=1.0"],
-    "not levelled": ["composition.rounds=0"],
-    "voiced": ["composition.soften_rows=0", "composition.soften_columns=0", "composition.valleys=1"],
+    "four cells a dot": ["composition.dots=4"],
+    "bands": BANDS,
+    "bands, brisk": [*BANDS, "rate=1.25"],
+    "bands, not levelled": [*BANDS, "composition.rounds=0"],
+    "bands, voiced": [*BANDS, "composition.soften_rows=0", "composition.soften_columns=0",
+                      "composition.valleys=1"],
     "flite": ["voice=flite"],
-    "slower": ["rate=0.85"],
 }
 
 

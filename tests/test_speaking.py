@@ -18,9 +18,10 @@ from images_that_speak import config
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture
 from images_that_speak.audio.picture import luminance, read_picture, to_grid
 from images_that_speak.audio.vocoder import load_vocoder
-from images_that_speak.audio.wave import read_wave
+from images_that_speak.audio.wave import as_stored, read_wave
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
+from images_that_speak.packages import installed
 from images_that_speak.speaking import voices
 from images_that_speak.speaking.jobs import plan_jobs
 from images_that_speak.speaking.make import Maker
@@ -35,7 +36,8 @@ from images_that_speak.speaking.modulation import (
     spoken,
 )
 from images_that_speak.speaking.paint import LUMA, coloured, detailed, painted
-from images_that_speak.speaking.photographs import Framing
+from images_that_speak.speaking.photographs import Framing, plain_ground
+from images_that_speak.speaking.voices import CALM, spoken_by
 
 RNG = np.random.default_rng(0)
 
@@ -258,6 +260,15 @@ def test_cut_outs_are_shown_whole(tmp_path: Path) -> None:
     assert (framed[128, :, 0] > 0.7).sum() > 200
 
 
+def test_a_cut_out_may_touch_the_edge_of_its_file() -> None:
+    pixels = np.full((100, 100, 3), 128, np.uint8)
+    pixels[40:, 30:60] = 250
+    assert plain_ground(pixels) == (128, 128, 128)
+    pixels[:, 25:75] = np.arange(50, dtype=np.uint8)[:, None]
+    pixels[25:75] = np.arange(100, dtype=np.uint8)[:, None]
+    assert plain_ground(pixels) is None  # half of the border is otherwise
+
+
 def test_transparent_photographs_show_the_ground(tmp_path: Path) -> None:
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert (Framing(ground="#204060").read(tmp_path / "clear.png") == (0x20, 0x40, 0x60)).all()
@@ -310,6 +321,15 @@ def test_silence_at_the_ends_is_no_part_of_the_picture() -> None:
     assert voices.speech_of_wave(wave).frames < 130
 
 
+@pytest.mark.skipif(not installed("hibari"), reason="the extra voices is not installed")
+def test_hibari_speaks_calmly_where_there_is_room() -> None:
+    """A sentence takes a quarter longer than at its own pace; one that would not fit is said at that pace."""
+    short = "We are going home."
+    assert len(spoken_by("hibari", short)) > 1.15 * len(spoken_by("hibari", short, 1 / CALM))
+    long = " ".join(["the pilot told us to look out of the window"] * 3)
+    assert len(spoken_by("hibari", long, 0.9)) == len(spoken_by("hibari", long, 0.9 / CALM))
+
+
 def test_an_unknown_voice_is_named() -> None:
     with pytest.raises(UserError, match="voice=hibary.*hibari"):
         voices.spoken_by("hibary", "hello")
@@ -349,7 +369,7 @@ def test_a_photograph_speaks_a_recording(photograph: Path, recording: Path, tmp_
     assert pixels.shape == (512, 768, 3) and (folder / "photograph.jpg").exists()
     message = read_picture(folder / "image.png")
     again = load_vocoder("griffin_lim").decode_message(message[None])[0].numpy()
-    np.testing.assert_allclose(read_wave(folder / "speech.wav"), again.clip(-1, 1), atol=1 / 32_000)
+    np.testing.assert_allclose(read_wave(folder / "speech.wav"), as_stored(again), atol=1 / 32_000)
     # The rhythm of the recording is in the sound: its envelope at four syllables a second.
     loud = np.log((read_wave(folder / "speech.wav")[:-160] ** 2).reshape(-1, 160).mean(1) + 1e-9)[90:290]
     rhythm = np.abs(np.fft.rfft((loud - loud.mean()) * np.hanning(len(loud))))

@@ -1,25 +1,29 @@
-"""Composition by modulation band: a picture and a voice in the same cells of one log-mel picture.
+"""Composition in the same cells: a picture and a voice in one log-mel picture.
 
-Speech lives in a band of spectro-temporal modulations: about 1 to 12 Hz along time, and along frequency
-nothing finer than formants (Elliott & Theunissen 2009). So a picture keeps, for nothing, what is slower
-(shading) and what is finer (outlines, texture), and gives up most of the band between, which the voice takes:
+Ears average power, and a decibel of power is a small difference in brightness; an eye, and whatever scales a
+picture, averages brightness. So a pattern of light and dark cells may have one brightness for the eye and
+another loudness for the ear. With `dots` one cell of n, on a lattice, is a dot of brightness d, the others
+are of brightness r, and for every cell d and r are such that
+
+    (d + (n − 1)·r)/n = what is seen,   (exp(a·d) + (n − 1)·exp(a·r))/n = exp(a·what is heard)
+
+with a = 2 · 16.8 (power of a brightness), wherever what is seen is not brighter than what is heard. What is
+seen is the picture, what is heard the voice, G(voice) on an even ground.
+
+Without dots the two are parted by modulation. Speech lives in a band of spectro-temporal modulations: about
+1 to 12 Hz along time, and along frequency nothing finer than formants (Elliott & Theunissen 2009). So a
+picture keeps, for nothing, what is slower (shading) and what is finer (outlines, texture), and gives up most
+of the band between, which the voice takes:
 
     target T = brightness + shading·slow(x) + contested·band(x) + G(voice)
     message P = T + detail·fine(x) + c
 
-Fine detail is not heard as such, but the ear averages power, not brightness: a texture raises the loudness of
-its neighbourhood, and the words drown in it. c is smooth and takes that back: it is found by a few rounds of
+A texture raises the loudness of its neighbourhood, and the words drown in it. c is smooth and takes that
+back: it is found by a few rounds of
 
-    c ← c + blur(L(T) − L(P)),   L(P) = ln(blur(exp(a·P)))/a,   a = 2 · 16.8 (power of a brightness)
+    c ← c + blur(L(T) − L(P)),   L(P) = ln(blur(exp(a·P)))/a
 
-so that P is as loud as T in every neighbourhood. Without it, twelve times as many words are misheard.
-
-With `dots` it is printed instead. Power hears the bright cells, an eye sees the mean: one cell of n, on a
-lattice, is a dot of brightness d, the others are of brightness r, and for every cell d and r are such that
-
-    (d + (n − 1)·r)/n = what is seen,   (exp(a·d) + (n − 1)·exp(a·r))/n = exp(a·what is heard)
-
-wherever what is seen is not brighter than what is heard; no band is contested then.
+so that P is as loud as T in every neighbourhood. Without it, many times as many words are misheard.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from ..errors import UserError, nearest
 from ..values import ENDINGS_READ
 
 FITS = ("auto", "crop", "pad", "stretch")
+PLAIN = 0.7  # share of a border that has one colour where that is the ground
 ENOUGH = 0.6  # share of a photograph that a crop must leave, for fit=auto to crop
 ROOM = 0.92  # share of the frame that a thing on a plain ground fills
 LEAST = 32  # pixels of a side
@@ -110,11 +111,15 @@ class Framing:
 
 
 def plain_ground(pixels: np.ndarray) -> tuple[int, ...] | None:
-    """The colour of all four borders, within two levels, as cut-outs and drawings have it; else None."""
+    """The colour of most of the border, within two levels, as cut-outs and drawings have it; else None.
+
+    Most, for a cut-out may touch the edge of its file.
+    """
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).astype(int)
-    if np.ptp(border, 0).max() > 2:
+    ground = np.median(border, 0).round().astype(int)
+    if (np.abs(border - ground).max(1) <= 2).mean() < PLAIN:
         return None
-    return tuple(int(level) for level in np.median(border, 0))
+    return tuple(int(level) for level in ground)
 
 
 def find_files(key: str, given: str, endings: tuple[str, ...]) -> list[Path]:
