@@ -7,8 +7,10 @@ carries them, so a test prompt is a new sentence about things that were seen.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -78,15 +80,14 @@ def captions(split: str | None = None) -> tuple[Caption, ...]:
     """All captions, or those of "train" or "test" (held out), in a fixed order."""
     if split not in (None, "train", "test"):
         raise ValueError(f"split={split!r} (expected 'train', 'test' or None)")
-    found = (
-        Caption(index, ground, template, count)
-        for index, concept in enumerate(concepts())
-        for ground in GROUNDS
-        if ground == "black" or concept.outline
-        for template in TEMPLATES[ground]
-        for count in COUNTS
-    )
-    return tuple(c for c in found if split is None or c.held_out == (split == "test"))
+    return tuple(c for c in _all_captions() if split is None or c.held_out == (split == "test"))
+
+
+def _all_captions() -> Iterator[Caption]:
+    for index, concept in enumerate(concepts()):
+        for ground in GROUNDS if concept.outline else ("black",):
+            for template, count in product(TEMPLATES[ground], COUNTS):
+                yield Caption(index, ground, template, count)
 
 
 def held_out_captions() -> list[str]:

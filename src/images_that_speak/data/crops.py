@@ -58,9 +58,9 @@ class PictureCrops(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, index])
-        kind = int(np.searchsorted(self.mix, rng.random()))
-        crop = (self.speech(rng) if kind == 0 else self.drawing(rng) if kind == 1
-                else np.maximum(self.speech(rng), self.drawing(rng)))
+        kinds = ((self.speech,), (self.drawing,), (self.speech, self.drawing))
+        kind = kinds[int(np.searchsorted(self.mix[:-1], rng.random()))]
+        crop = np.maximum.reduce([draw(rng) for draw in kind])
         return {"picture": torch.from_numpy(crop.astype(np.float32) / 255)[None]}
 
 

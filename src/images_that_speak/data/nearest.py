@@ -104,7 +104,9 @@ def nearest_drawing(prompt: str) -> Drawn:
         found = find(segments)
         if found is not None:
             thing, many, others = found
-            count = NUMBERS[min(number, len(NUMBERS) - 1)] if number > 1 else "many" if many else "one"
+            count = "many" if many else "one"
+            if number > 1:
+                count = NUMBERS[min(number, len(NUMBERS) - 1)]
             keeps = ground == "black" or thing.outline
             return Drawn(prompt, (template if keeps else "{}").format(phrase(thing, count)), how, others)
     raise UserError(f"image_prompt={prompt!r}: nothing that the painter knows is near it, in meaning or in "

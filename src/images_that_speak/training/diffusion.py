@@ -253,9 +253,13 @@ class LatentDiffusionTraining(L.LightningModule):
 
     def roles(self) -> dict[str, str]:
         """{name: role} of what is trained; each role has a learning rate of its own."""
-        return {name: "conditioner" if name.startswith("conditioner.")
-                else "unfrozen" if self.lora and "lora_" not in name else "network"
-                for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: self._role(name) for name, parameter in self.named_parameters()
+                if parameter.requires_grad}
+
+    def _role(self, name: str) -> str:
+        if name.startswith("conditioner."):
+            return "conditioner"
+        return "unfrozen" if self.lora and "lora_" not in name else "network"
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         lr = self.hparams["lr"]

@@ -7,6 +7,7 @@ pairs are counted by an interpolated n-gram with modified Kneser-Ney smoothing (
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..ranges import check_ranges
 from ..speech.dictionary import dictionary
 from ..speech.letters import BITS, CODES, END, LETTERS, START, LetterToSound
 
+Pair = tuple[str, tuple[str, ...]]  # a letter and its phones
 
 def align(lexicon: Sequence[tuple[str, Sequence[str]]],
           iterations: int = 6) -> list[list[tuple[int, ...]] | None]:
@@ -100,19 +102,24 @@ def train_letters(lexicon: Mapping[str, Sequence[str]], order: int = 7, rare: in
     check_ranges({"model.order": order, "model.rare": rare, "model.prune": prune})
     words = [(word, phones) for word, phones in lexicon.items()
              if set(word) <= set(LETTERS) and 1 < len(word) <= 20 and 0 < len(phones) <= 20]
-    names = list(CODES)
-    rows = [[(letter, tuple(names[code] for code in chunk))
-             for letter, chunk in zip(word, chunks, strict=True)]
-            for (word, _), chunks in zip(words, align(words), strict=True) if chunks]
-    count: dict[tuple[str, tuple[str, ...]], int] = {}
-    for row in rows:
-        for pair in row:
-            count[pair] = count.get(pair, 0) + 1
-    frequent = sorted((pair for pair, times in count.items() if times >= rare), key=lambda pair: -count[pair])
+    rows = _pairs(words)
+    count = Counter(pair for row in rows for pair in row)
+    frequent = [pair for pair, times in count.most_common() if times >= rare]
     pairs = [("", ()), ("<s>", ()), ("</s>", ()), *frequent[:(1 << BITS) - 3]]
     ids = {pair: i for i, pair in enumerate(pairs)}
     rows_of_ids = [[ids[pair] for pair in row] for row in rows if all(pair in ids for pair in row)]
     return LetterToSound(pairs, _pruned(_kneser_ney(rows_of_ids, order), prune))
+
+
+def _pairs(words: Sequence[tuple[str, Sequence[str]]]) -> list[list[Pair]]:
+    """The letters of each word that could be aligned, each with its phones."""
+    names = list(CODES)
+    rows = []
+    for (word, _), chunks in zip(words, align(words), strict=True):
+        if chunks is not None:
+            rows.append([(letter, tuple(names[code] for code in chunk))
+                         for letter, chunk in zip(word, chunks, strict=True)])
+    return rows
 
 
 def _kneser_ney(rows: Sequence[Sequence[int]], order: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:

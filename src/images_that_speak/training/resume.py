@@ -100,7 +100,10 @@ class OwnSettings(L.Callback):
                 before, now = group.get("initial_lr", group["lr"]), own.get("initial_lr", own["lr"])
                 rate = group["lr"]
                 group.update(own)
-                group["lr"] = rate if now == before else rate * now / before if before else now
+                if now == before:
+                    group["lr"] = rate
+                else:
+                    group["lr"] = rate * now / before if before else now
         for config, own in zip(trainer.lr_scheduler_configs, self._schedules, strict=True):
             scheduler: Any = config.scheduler
             changed = {key: value for key, value in own.items() if scheduler.__dict__.get(key) != value}
