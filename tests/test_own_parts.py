@@ -11,14 +11,16 @@ import soundfile
 from omegaconf import OmegaConf
 from tiny_family import VOICES, WIDTH, tiny_pocket_family
 
-from images_that_speak import config
+from images_that_speak import config, objectives
 from images_that_speak.checks import generate as check_generate
 from images_that_speak.checks import train as check_train
 from images_that_speak.errors import UserError
 from images_that_speak.files import read_json
 from images_that_speak.generate import generate
 from images_that_speak.help import help_text
+from images_that_speak.reports.cli import main
 from images_that_speak.resources import OWN_CONFIGS
+from images_that_speak.runs.sweep import table
 
 PARTS = '''
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from torch import nn
 from images_that_speak.audio.vocoder_base import Vocoder
 from images_that_speak.data.datamodule import BatchDataset
 from images_that_speak.diffusion.composition import Composition, blend
+from images_that_speak.figures import Figure
 from images_that_speak.networks.adapters import PhonemeAdapter
 from images_that_speak.networks.condition import Condition, Input
 from images_that_speak.scoring.metric import Metric
@@ -64,6 +67,8 @@ class Hum(Vocoder):
 
 class Brightness(Metric):
     """`brightness`: the mean of a picture."""
+
+    figures = (Figure("brightness", "how bright", "maximize"),)
 
     def add(self, clips):
         return [{"brightness": float(clip.picture.mean())} for clip in clips]
@@ -187,6 +192,26 @@ def test_samples_are_made_and_measured_with_them(family: Path, tmp_path: Path) -
     assert 0.25 * 255 <= result["brightness"] <= 0.75 * 255
     wave, _ = soundfile.read(folder / "speech.wav")
     assert abs(wave).max() > 0
+    assert result["figures"]["brightness"]["title"] == "how bright"
+
+
+def test_tables_pages_and_searches_know_its_figures(family: Path, tmp_path: Path) -> None:
+    given = overrides(family, tmp_path)
+    for share in (0.2, 0.8):
+        generate(config.compose("generate", [*given, f"composition.share={share}"]))
+    runs = sorted(path.parent for path in tmp_path.glob("generate/*/result.json"))
+    jobs = [{"name": run.name, "folder": run.name, "status": "finished", "settings": {}, "error": None,
+             "result": read_json(run / "result.json")} for run in runs]
+    columns, rows = table(jobs)
+    assert "brightness" in columns and all(row["brightness"] > 0 for row in rows)
+    assert main(["gallery", str(tmp_path / "generate"), "-o", str(tmp_path / "gallery.html")]) == 0
+    assert '{"key":"brightness","name":"how bright","falling":true,"measured":true}' in (
+        tmp_path / "gallery.html").read_text()
+    assert main(["compare", *map(str, runs), "-o", str(tmp_path / "compare.html")]) == 0
+    assert '<th scope="row">how bright</th>' in (tmp_path / "compare.html").read_text()
+    cfg = config.compose("generate", [*given, "optimized_metrics=[brightness]"])
+    assert objectives.undeclared(cfg, "generate") == []
+    assert objectives.declared(cfg, "generate")["brightness"] == "maximize"
 
 
 @pytest.mark.parametrize("target", ["os.system", "numpy.load", "subprocess_of_mine.run"])

@@ -12,17 +12,15 @@ import pytest
 from report_runs import sweep, write_run
 
 from images_that_speak.errors import UserError
+from images_that_speak.figures import FIGURES
 from images_that_speak.reports.chart import Frame, thinned, ticks
 from images_that_speak.reports.cli import main
 from images_that_speak.reports.compare import default_name
-from images_that_speak.reports.differences import METRICS, difference, shared, totals_of, verdict
+from images_that_speak.reports.differences import difference, shared, totals_of, verdict
 from images_that_speak.reports.folders import Sample, find_runs
 from images_that_speak.reports.front import front, hypervolume, on_front
 from images_that_speak.reports.pareto import front_shares, methods, standings
 from images_that_speak.scoring.statistics import Interval, score_sample, totals
-
-BY_KEY = {metric.key: metric for metric in METRICS}
-
 
 # --- front and hypervolume
 
@@ -77,24 +75,24 @@ def test_a_difference_that_is_the_same_everywhere_is_certain() -> None:
     b = [Sample(s.id, s.image, None, None, s.image_prompt, s.audio_prompt, 0,
                 {**s.scores, "wer": s.scores["wer"] + 0.25, "clip": s.scores["clip"] + 3}) for s in a]
     pairs = shared(a, b[::-1])  # in whichever order
-    wer, clip = difference(pairs, BY_KEY["wer"]), difference(pairs, BY_KEY["clip"])
+    wer, clip = difference(pairs, FIGURES["wer"]), difference(pairs, FIGURES["clip"])
     assert wer is not None and clip is not None
     assert (wer.value, wer.low, wer.high) == pytest.approx((0.25,) * 3)
     assert (clip.value, clip.low, clip.high) == pytest.approx((3.0,) * 3)
     # Unpaired, prompts differ among themselves, and nothing would be certain.
-    alone = totals_of(a, BY_KEY["clip"])
+    alone = totals_of(a, FIGURES["clip"])
     assert alone is not None and alone.low is not None and alone.high is not None
     assert alone.high - alone.low > 3
-    assert verdict(wer, BY_KEY["wer"]) == "worse" and verdict(clip, BY_KEY["clip"]) == "better"
+    assert verdict(wer, FIGURES["wer"]) == "worse" and verdict(clip, FIGURES["clip"]) == "better"
 
 
 def test_only_shared_samples_count() -> None:
     a = samples([("i", "x", 0.0, 1), ("i", "y", 1.0, 1)])
     b = samples([("i", "y", 0.5, 1), ("i", "z", 0.0, 1)])
-    found = difference(shared(a, b), BY_KEY["wer"])
+    found = difference(shared(a, b), FIGURES["wer"])
     assert found == Interval(-0.5)  # of one pair there is no interval
-    assert verdict(found, BY_KEY["wer"]) == "undecided"
-    assert difference(shared(a, samples([("i", "z", 0, 1)])), BY_KEY["wer"]) is None
+    assert verdict(found, FIGURES["wer"]) == "undecided"
+    assert difference(shared(a, samples([("i", "z", 0, 1)])), FIGURES["wer"]) is None
 
 
 @pytest.mark.parametrize(("low", "high", "clip", "wer"), [
@@ -102,7 +100,7 @@ def test_only_shared_samples_count() -> None:
     (0.0, 0.3, "undecided", "undecided"), (0.0, 0.0, "the same", "the same")])
 def test_verdicts(low: float, high: float, clip: str, wer: str) -> None:
     found = Interval((low + high) / 2, low, high)
-    assert verdict(found, BY_KEY["clip"]) == clip and verdict(found, BY_KEY["wer"]) == wer
+    assert verdict(found, FIGURES["clip"]) == clip and verdict(found, FIGURES["wer"]) == wer
 
 
 def test_totals_are_those_of_scoring() -> None:
@@ -113,7 +111,7 @@ def test_totals_are_those_of_scoring() -> None:
     found = [Sample(str(n), Path("x"), None, None, row["image_prompt"], row["audio_prompt"], 0, row)
              for n, row in enumerate(rows)]
     for key in ("wer", "cer", "per", "insertions", "deletions", "substitutions", "clip", "top1", "joint"):
-        assert totals_of(found, BY_KEY[key], 200) == figures[key], key
+        assert totals_of(found, FIGURES[key], 200) == figures[key], key
 
 
 # --- charts
@@ -273,7 +271,7 @@ def test_what_an_evaluation_measures_is_in_every_table(tmp_path: Path) -> None:
     assert main(["gallery", folders[1], "--out", str(tmp_path / "gallery.html")]) == 0
     page = (tmp_path / "gallery.html").read_text()
     assert "STOI <b>0.75</b>" in page and "FID <b>30.5</b>" in page
-    assert '{"key":"stoi","name":"STOI","falling":true}' in page and '"stoi":0.75' in page
+    assert '{"key":"stoi","name":"STOI","falling":true,"measured":true}' in page and '"stoi":0.75' in page
 
 
 def test_an_unreadable_run_says_which(tmp_path: Path) -> None:

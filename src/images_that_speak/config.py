@@ -30,10 +30,9 @@ from omegaconf.errors import OmegaConfBaseException
 from .errors import UserError, nearest
 from .files import read_text
 from .help import fits
-from .objectives import undeclared
 from .packages import how, missing_package
 from .resources import CONFIGS, ROOT, choices, groups, own_configs
-from .tasks import TASKS
+from .tasks import TASKS, named
 from .validate import problems, sweep_problems
 
 # Hydra 1.3 behaves as 1.1 unless told otherwise; 1.4 does not want to be told.
@@ -254,7 +253,8 @@ def examine(task: str, overrides: Sequence[str], multirun: bool = False) -> tupl
         if len(kept) == len(firsts):
             raise UserError(f"configs/{task}.yaml: {first_line(error)}") from error
         cfg, firsts = _compose(task, kept), kept
-    rules = [problems, *([sweep_problems] if multirun else []), *([undeclared] if searches else [])]
+    rules = [problems, *([sweep_problems] if multirun else []),
+             *([named(".objectives.undeclared")] if searches else [])]
     found += [problem for rule in rules for problem in rule(cfg, task)]
     for ways in each:
         for way in ways[1:]:

@@ -1,8 +1,6 @@
 """The figures of a result that a search can make small or large, by task; known before anything runs.
 
     python generate.py -m hydra/sweeper=optuna 'optimized_metrics=[wer,clip]' …
-
-tests/test_sweep.py holds these names to what scores and trainings are called where they are made.
 """
 
 from __future__ import annotations
@@ -13,100 +11,42 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from .config import locate
 from .errors import nearest
+from .figures import FIGURES, READ_BACK, SEEN, Figure, declared_by
+from .resources import choices
 from .tasks import TASKS, named
-
-LOW, HIGH = "minimize", "maximize"
-METRIC_STEMS = ("ssim", "stoi", "pesq", "mcd", "clap", "dnsmos", "fid", "fad")
-READ_BACK = {**dict.fromkeys(("wer", "cer", "per", "insertions", "deletions", "substitutions", "wer_capped",
-                              "invented"), LOW),
-             **dict.fromkeys(("clip", "top1", "joint", "noun_mass", "top1_agreement", "top5_agreement"),
-                             HIGH)}
-# What only some readers of pictures say: those of drawings, and the classifier of photographs.
-OF_CLIP = ("clip",)
-OF_CLASSES = ("noun_mass", "top1_agreement", "top5_agreement")
-CLASSIFIER = ("efficientnet", "EfficientNetReader")  # reader.picture, or its `_target_`
-# What a metric of an evaluation adds, by the last name of its `_target_`.
-MEASURED = {
-    "PictureSimilarity": dict.fromkeys(("ssim", "hss"), HIGH), "Intelligibility": {"stoi": HIGH},
-    "SpeechQuality": {"pesq": HIGH}, "CepstralDistortion": {"mcd_dtw": LOW},
-    "ClapScore": {"clap": HIGH},
-    "Dnsmos": dict.fromkeys(("dnsmos_p808", "dnsmos_sig", "dnsmos_bak", "dnsmos_ovr"), HIGH),
-    "PictureDistances": dict.fromkeys(("fid", "kid"), LOW),
-    "SoundDistances": dict.fromkeys(("fad", "kad"), LOW),
-}
-# How they are called in tables: figures of each sample, and of a set of samples alone.
-OF_SAMPLES = {"ssim": "SSIM", "hss": "HSS", "stoi": "STOI", "pesq": "PESQ", "mcd_dtw": "MCD", "clap": "CLAP",
-              "dnsmos_p808": "DNSMOS P.808", "dnsmos_sig": "DNSMOS SIG", "dnsmos_bak": "DNSMOS BAK",
-              "dnsmos_ovr": "DNSMOS OVR"}
-OF_SETS = {"fid": "FID", "kid": "KID", "fid_pocket": "FID (pocket)", "kid_pocket": "KID (pocket)",
-           "fid_clip": "FID (CLIP)", "kid_clip": "KID (CLIP)", "fad_mel": "FAD (mel)", "kad_mel": "KAD (mel)",
-           "fad_clap": "FAD (CLAP)", "kad_clap": "KAD (CLAP)"}
-# What the names of a distance end in, by the last name of its features' `_target_`.
-FEATURES = {"ClipSquares": "clip", "MelStatistics": "mel", "ClapSounds": "clap"}
-# What a LightningModule logs, or a job returns, by the last name of its `_target_` or `job`.
-TRAINED = {
-    "LatentDiffusionTraining": dict.fromkeys(("train/loss", "valid/loss"), LOW),
-    "AutoencoderTraining": dict.fromkeys(
-        ("train/loss", "train/l1", "train/edge", "train/kl", "valid/l1", "valid/edge", "valid/kl"), LOW),
-    "VocoderTraining": {**dict.fromkeys(
-        ("train/loss", "train/mel", "train/stft", "valid/mel_error", "valid/mcd", "valid/stft_convergence",
-         "valid/stft_log", "valid/wer"), LOW), **dict.fromkeys(("valid/pesq", "valid/stoi"), HIGH)},
-    "RecogniserTraining": dict.fromkeys(
-        ("train/loss", "train/ctc", "train/alignment", "train/frame_error", "valid/ctc", "valid/alignment",
-         "valid/frame_error", "valid/phone_error"), LOW),
-    "TextTraining": {**dict.fromkeys(("train/loss", "valid/loss"), LOW), "valid/right": HIGH},
-    "SceneTraining": {**dict.fromkeys(("train/loss", "valid/loss"), LOW), "valid/variance_explained": HIGH},
-    "ColourTraining": dict.fromkeys(("train/loss", "train/error", "valid/error"), LOW),
-    "DurationTraining": dict.fromkeys(("train/loss", "valid/mae_ms", "valid/utterance_error"), LOW),
-    "ClipTraining": {"train/loss": LOW, "train/right": HIGH, "valid/window_top1": HIGH},
-    "basis": {"variance_kept": HIGH},
-    "letters": dict.fromkeys(("phone_error", "word_error"), LOW),
-}
+from .values import PICTURE_READERS
 
 
 def declared(cfg: DictConfig, task: str) -> dict[str, str]:
     """{name: minimize or maximize} of the figures that a run of `cfg` will have."""
     figures = TASKS[task].figures
-    return {} if figures is None else named(figures)(cfg)
+    return {} if figures is None else {figure.key: figure.better for figure in named(figures)(cfg)}
 
 
-def of_generation(cfg: DictConfig) -> dict[str, str]:
+def of_generation(cfg: DictConfig) -> Sequence[Figure]:
     """What a run of generate.py measures."""
-    return {"seconds": LOW, **of_evaluation(cfg)}
+    return [FIGURES["seconds"], *of_evaluation(cfg)]
 
 
-def of_evaluation(cfg: DictConfig) -> dict[str, str]:
+def of_evaluation(cfg: DictConfig) -> Sequence[Figure]:
     """What is read back of pictures and of their sound."""
-    return {} if cfg.reader is None else {**READ_BACK, **measured(cfg)}
+    return [] if cfg.reader is None else [*READ_BACK, *measured(cfg)]
 
 
-def of_training(cfg: DictConfig) -> dict[str, str]:
+def of_training(cfg: DictConfig) -> Sequence[Figure]:
     """What the module that is trained logs, or its job returns."""
     model = OmegaConf.select(cfg, "model._target_") or OmegaConf.select(cfg, "model.job")
-    return TRAINED.get(_last(model), {})
+    return declared_by(locate(model, "model"))
 
 
-def measured(cfg: DictConfig) -> dict[str, str]:
-    """{name: minimize or maximize} of what the section `metrics` of `cfg` adds."""
-    found: dict[str, str] = {}
-    for part in (cfg.get("metrics") or {}).values():
-        features = part.get("features") or {}
-        kind = _last(features.get("_target_"))
-        ending = "pocket" if features.get("model") == "pocket" else FEATURES.get(kind, "")
-        found |= {f"{name}_{ending}" if ending else name: better
-                  for name, better in MEASURED.get(_last(part.get("_target_")), {}).items()}
-    return found
-
-
-def larger_is_better(name: str) -> bool:
-    """Of a name in `OF_SAMPLES` or `OF_SETS`."""
-    known = {key: better for group in MEASURED.values() for key, better in group.items()}
-    return known[name if name in known else name.partition("_")[0]] == HIGH
-
-
-def _last(target: Any) -> str:
-    return str(target or "").rpartition(".")[2]
+def measured(cfg: DictConfig) -> list[Figure]:
+    """What the metrics of the section `metrics` of `cfg` declare."""
+    section: Any = OmegaConf.to_container(OmegaConf.create({"metrics": cfg.get("metrics")}), resolve=False)
+    parts = [(locate(part["_target_"], f"metrics.{name}"), part)
+             for name, part in (section["metrics"] or {}).items()]
+    return [figure for metric, part in parts for figure in metric.declared(part)]
 
 
 def undeclared(cfg: DictConfig, task: str) -> list[str]:
@@ -126,7 +66,7 @@ def undeclared(cfg: DictConfig, task: str) -> list[str]:
 def _by_metric(cfg: DictConfig, name: str) -> str:
     """The choice of `metrics` that would measure `name`, as a hint; empty where none would."""
     stem = name.partition("_")[0]
-    return f" metrics={stem} measures it." if "metrics" in cfg and stem in METRIC_STEMS else ""
+    return f" metrics={stem} measures it." if "metrics" in cfg and stem in choices("metrics") else ""
 
 
 def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
@@ -136,17 +76,26 @@ def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
         if name.startswith("valid/") and "valid" in data and data["valid"] is None:
             return "nothing is validated on (data.valid is null)"
         return None
-    eye = OmegaConf.select(cfg, "reader.picture")
-    if name in (*OF_CLIP, *OF_CLASSES, "top1", "joint") and eye is None:
-        return "nobody looks at the pictures (reader.picture is null)"
-    classifies = (eye if isinstance(eye, str) else _last((eye or {}).get("_target_"))) in CLASSIFIER
-    if name in OF_CLASSES and not classifies:
-        return "this reader of pictures tells no classes (reader.picture=efficientnet does)"
-    if name in OF_CLIP and classifies:
-        return "this reader of pictures has no CLIP (reader.picture=clip has)"
+    second = name.startswith("second_")
+    where = "reader.second" if second else "reader"
+    if second and OmegaConf.select(cfg, where) is None:
+        return "there is no second judge (reader=judges has two)"
+    name = name.removeprefix("second_")
+    if name in [figure.key for figure in SEEN]:
+        if (eye := OmegaConf.select(cfg, f"{where}.picture")) is None:
+            return f"nobody looks at the pictures ({where}.picture is null)"
+        if (told := _told_by(eye)) and name not in told:
+            other = next(reader for reader in PICTURE_READERS if name in _told_by(reader))
+            return f"this reader of pictures tells no {FIGURES[name].title} ({where}.picture={other} does)"
     if TASKS[task].makes_samples and name in ("top1", "joint") and cfg.get("prompts") is None:
         return "one image prompt cannot be taken for another (prompts=FILE gives several)"
     return None
+
+
+def _told_by(eye: Any) -> list[str]:
+    """What a reader of pictures, a section or a name, declares to tell of a sample."""
+    section = named(".scoring.evaluate.picture_section")(eye)
+    return [figure.key for figure in declared_by(locate(section["_target_"], "reader.picture"))]
 
 
 def figures(names: Sequence[str], result: Mapping[str, Any]) -> tuple[float, ...] | None:

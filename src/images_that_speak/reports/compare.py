@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..figures import Figure
 from ..files import content_hash
-from ..objectives import OF_SETS
 from ..scoring.statistics import Interval
 from .chart import LETTERS, curves, number
-from .differences import METRICS, Metric, difference, shared, totals_of, verdict
+from .differences import difference, of_samples, shared, totals_of, verdict
 from .folders import RunFolder, chosen, varied
 from .gallery import head
 from .page import PARTS, render, sample_data, setting, write_page
@@ -92,16 +92,16 @@ def _figures(runs: Sequence[RunFolder]) -> str:
     """Every figure of every run, and how it differs from A's on the samples that both have."""
     pairs = [shared(runs[0].samples, run.samples) for run in runs[1:]]
     rows = []
-    for metric in METRICS:
-        values = [totals_of(run.samples, metric) for run in runs]
+    for figure in of_samples(runs):
+        values = [totals_of(run.samples, figure) for run in runs]
         if not any(values):
             continue
-        cells = [f"<td>{_shown(value, metric)}</td>" for value in values]
-        for found in (difference(pair, metric) for pair in pairs):
-            kind = "undecided" if found is None else verdict(found, metric)
+        cells = [f"<td>{_shown(value, figure)}</td>" for value in values]
+        for found in (difference(pair, figure) for pair in pairs):
+            kind = "undecided" if found is None else verdict(found, figure)
             cells.append(f'<td class="{kind.split()[-1]}">' + ("–" if found is None else
-                         f"{_shown(found, metric, signed=True)} <b>{MARKS[kind]} {kind}</b>") + "</td>")
-        rows.append(f'<tr><th scope="row">{html.escape(metric.name)}</th>{"".join(cells)}</tr>')
+                         f"{_shown(found, figure, signed=True)} <b>{MARKS[kind]} {kind}</b>") + "</td>")
+        rows.append(f'<tr><th scope="row">{html.escape(figure.title)}</th>{"".join(cells)}</tr>')
     rows += _of_sets(runs)
     if not rows:
         return ""
@@ -122,17 +122,17 @@ def _figures(runs: Sequence[RunFolder]) -> str:
 def _of_sets(runs: Sequence[RunFolder]) -> list[str]:
     """Rows of the figures that only a set of samples has, such as FID, which have no interval."""
     rows = []
-    for key, name in OF_SETS.items():
-        values = [(run.result or {}).get(key) for run in runs]
+    for figure in {key: figure for run in runs for key, figure in run.figures.items()
+                   if figure.of == "set"}.values():
+        values = [(run.result or {}).get(figure.key) for run in runs]
         known = [Interval(float(value)) if isinstance(value, (int, float)) else None for value in values]
         if not any(known):
             continue
         apart = [None if found is None or known[0] is None else Interval(found.value - known[0].value)
                  for found in known[1:]]
-        metric = Metric(key, name, -1, False, lambda scores: 0.0)
-        cells = [_shown(found, metric) for found in known] + [
-            _shown(found, metric, signed=True) for found in apart]
-        rows.append(f'<tr><th scope="row">{html.escape(name)}</th>'
+        cells = [_shown(found, figure) for found in known] + [
+            _shown(found, figure, signed=True) for found in apart]
+        rows.append(f'<tr><th scope="row">{html.escape(figure.title)}</th>'
                     + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return rows
 
@@ -140,10 +140,10 @@ def _of_sets(runs: Sequence[RunFolder]) -> list[str]:
 MARKS = {"better": "▲", "worse": "▼", "undecided": "·", "the same": "="}
 
 
-def _shown(found: Interval | None, metric: Metric, signed: bool = False) -> str:
+def _shown(found: Interval | None, figure: Figure, signed: bool = False) -> str:
     if found is None:
         return "–"
-    factor, unit = (100, " points" if signed else " %") if metric.rate else (1, "")
+    factor, unit = (100, " points" if signed else " %") if figure.share else (1, "")
 
     def one(value: float, sign: bool = signed) -> str:
         text = number(round(factor * value, 2 if factor == 1 else 1) + 0.0)

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..config import flatten, read_written
 from ..errors import UserError, nearest
+from ..figures import Figure, known
 from ..files import names_apart, read_json
-from ..objectives import OF_SAMPLES
 from ..resources import ROOT
 from ..runs.identity import VOLATILE
 from ..tasks import task_of
@@ -26,9 +26,8 @@ MACHINE = (*VOLATILE, "hydra", "batch_size")
 READING = ("reader", "words", "run")
 # Folders below which no run folder is looked for.
 INSIDE = ("samples", "checkpoints", "weights", "wandb")
-NUMBERS = ("wer", "cer", "per", "words", "characters", "phones", "insertions", "deletions", "substitutions",
-           "clip", "rank", "second_wer", "second_words", "invented", "second_invented", "evaluations",
-           *OF_SAMPLES)
+# Beside figures, what of a table of samples is a number.
+COUNTS = ("words", "second_words", "characters", "phones", "rank")
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,11 @@ class RunFolder:
         return read_json(path) if path.exists() else None
 
     @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """The figures that it and its samples may have, those of metrics of one's own among them."""
+        return known(self.result)
+
+    @cached_property
     def config(self) -> dict[str, Any]:
         """{dotted key: value} of config.yaml; of an evaluation, of the run it read, and its own reader."""
         own = self._own
@@ -122,7 +126,7 @@ class RunFolder:
     def samples(self) -> list[Sample]:
         """The samples of the run; of an evaluation, those that it read, with the scores that it gave."""
         if self.reads:
-            return _evaluated(self.path / "samples.csv")
+            return _evaluated(self.path / "samples.csv", self.figures)
         folders = sorted(path.parent for path in (self.path / "samples").glob("*/sample.json"))
         return [_sample(folder) for folder in folders]
 
@@ -240,6 +244,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     return flatten(read_written(path))
 
 
+def _value(text: str) -> float | bool:
+    """A cell of a table: yes or no, or a number."""
+    return text == "True" if text in ("True", "False") else float(text)
+
+
 def _existing(path: Any) -> Path | None:
     """A path as a run was told it: seen from here or from the checkout."""
     if not path:
@@ -267,7 +276,7 @@ def _file_name(source: Any) -> str | None:
     return Path(str(source["path"])).name if isinstance(source, dict) and source.get("path") else None
 
 
-def _evaluated(path: Path) -> list[Sample]:
+def _evaluated(path: Path, figures: Iterable[str]) -> list[Sample]:
     """The samples of an evaluation's table; those whose picture is gone are left out.
 
     Of several runs of the same prompts, samples of one sample_id are told apart by their folders.
@@ -281,8 +290,7 @@ def _evaluated(path: Path) -> list[Sample]:
     found = []
     for row, image in rows:
         scores: dict[str, Any] = {key: value or None for key, value in row.items()}
-        scores |= {key: float(row[key]) for key in NUMBERS if row.get(key)}
-        scores |= {key: row[key] == "True" for key in ("top1", "joint") if row.get(key)}
+        scores |= {key: _value(row[key]) for key in (*COUNTS, *figures) if row.get(key)}
         scores["heard"] = row.get("heard") or ""
         if image.parent in names:
             found.append(_sample(image.parent, scores, names[image.parent]))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..objectives import OF_SAMPLES, OF_SETS
 from .folders import RunFolder
 from .page import PARTS, render, sample_data, write_page
 
@@ -47,11 +46,10 @@ def summary(runs: Sequence[RunFolder], data: Mapping[str, Any]) -> str:
     if len(runs) > 1:
         return f"{text} of <b>{len(runs)}</b> runs"
     result = runs[0].result or {}
-    for key, name, factor, unit in (("wer", "WER", 100, " %"), ("clip", "CLIP", 1, ""),
-                                    ("joint", "joint success", 100, " %"),
-                                    *((key, name, 1, "") for key, name in (OF_SAMPLES | OF_SETS).items())):
-        if isinstance(result.get(key), (int, float)):
-            text += f" · {name} <b>{factor * result[key]:.3g}{unit}</b>"
+    for key, figure in runs[0].figures.items():
+        factor, unit = (100, " %") if figure.share else (1, "")
+        if figure.headline and figure.of != "run" and isinstance(result.get(key), (int, float)):
+            text += f" · {figure.title} <b>{factor * result[key]:.3g}{unit}</b>"
             if interval := result.get(f"{key}_interval"):
                 text += f" [{factor * interval[0]:.3g}, {factor * interval[1]:.3g}]"
     return text

@@ -14,11 +14,12 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from .. import objectives
 from ..errors import UserError
+from ..figures import READ_BACK
 from ..files import atomic_write
 from ..scoring.text import PLAIN
 from .alignment import align_all
+from .differences import of_samples
 from .folders import MACHINE, RunFolder, Sample, chosen, short_names, told, varied
 
 OF_SAMPLES = ("image_prompt", "audio_prompt", "seed")
@@ -26,9 +27,8 @@ PARTS = Path(__file__).with_name("page")
 USUAL_RATIO = 4.0  # width by height of the families' pictures, which the pages expect
 EMBED_LIMIT = 200 * 2**20  # bytes; browsers take seconds to open more
 MIME = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".bmp": "bmp"}  # of pictures that are no png
-SHOWN_SCORES = ("heard", "wer", "second_wer", "cer", "per", "invented", "insertions", "deletions",
-                "substitutions", "clip", "rank", "top1", "taken_for", "joint", "evaluations",
-                *objectives.OF_SAMPLES)
+# Of the scores, beside figures.
+SAID = ("heard", "rank", "taken_for")
 
 
 def render(title: str, body: str, data: Any, scripts: Sequence[str], command: str = "",
@@ -54,10 +54,10 @@ def render(title: str, body: str, data: Any, scripts: Sequence[str], command: st
 
 
 def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> dict[str, Any]:
-    """What gallery.js shows: {runs, keys, measured, base, samples}.
+    """What gallery.js shows: {runs, keys, figures, base, samples}.
 
     `keys` are the settings in which the runs differ (`shown`: those that were chosen), `base` those that they
-    share, `measured` the scores that metrics beside WER and CLIP gave. Pictures and sounds are
+    share, `figures` the scores (`measured`: of metrics beside WER and CLIP). Pictures and sounds are
     named relative to `page`; with `embed` they are part of the data, sounds as FLAC, which loses nothing.
     Raises UserError when that would be more than a browser opens.
     """
@@ -83,9 +83,10 @@ def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> d
                  for number, run in enumerate(runs)],
         "keys": [{"key": key.removesuffix("._target_"), "short": names[key], "shown": key in shown}
                  for key in different],
-        "measured": [{"key": key, "name": name, "falling": objectives.larger_is_better(key)}
-                     for key, name in objectives.OF_SAMPLES.items()
-                     if any(sample.scores.get(key) is not None for _, sample in pairs)],
+        "figures": [{"key": figure.key, "name": figure.title, "falling": figure.falling,
+                     "measured": figure not in READ_BACK}
+                    for figure in of_samples(runs)
+                    if any(sample.scores.get(figure.key) is not None for _, sample in pairs)],
         "base": {key: _plain(value) for key, value in shared.items()},
         "samples": [_sample_data(number, runs[number], sample, aligned, page, embed)
                     for (number, sample), aligned in zip(pairs, words, strict=True)],
@@ -94,8 +95,8 @@ def sample_data(runs: Sequence[RunFolder], page: Path, embed: bool = False) -> d
 
 def _sample_data(number: int, run: RunFolder, sample: Sample, aligned: Sequence[Any], page: Path,
                  embed: bool) -> dict[str, Any]:
-    scores = {key: _rounded(sample.scores[key]) for key in SHOWN_SCORES
-              if sample.scores.get(key) is not None}
+    shown = (*SAID, *(figure.key for figure in of_samples([run])))
+    scores = {key: _rounded(sample.scores[key]) for key in shown if sample.scores.get(key) is not None}
     found = {"id": sample.id, "run": number, "image": sample.image_prompt, "audio": sample.audio_prompt,
              "seed": sample.seed, "scores": scores}
     if (ratio := _ratio(sample.image)) not in (None, USUAL_RATIO):

@@ -12,15 +12,16 @@ import numpy as np
 
 from ..config import defaults
 from ..errors import UserError
+from ..figures import FIGURES
 from ..scoring.statistics import resampling_weights
 from .chart import LETTERS, Frame, number, spread
-from .differences import METRICS, totals_of
+from .differences import totals_of
 from .folders import RunFolder, chosen, short_names, told, varied
 from .front import Point, front, hypervolume, on_front
 from .gallery import SCRIPTS, controls, head
 from .page import render, sample_data, setting, write_page
 
-WER, CLIP = (next(metric for metric in METRICS if metric.key == key) for key in ("wer", "clip"))
+WER, CLIP = FIGURES["wer"], FIGURES["clip"]
 
 
 @dataclass(frozen=True)

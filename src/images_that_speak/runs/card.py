@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..config import flatten
+from ..figures import FIGURES
 from ..files import plain
 from .samples import read_rows
 
 TOP = 3  # samples shown
-SHOWN = {"wer": "WER", "clip": "CLIP"}
+SHOWN = [FIGURES[key] for key in ("wer", "clip")]  # of each
 
 
 def describe(result: Mapping[str, Any]) -> str:
     """A result for reading: one number a line; a list of samples by its length."""
-    rows = flatten(plain(result))
+    rows = flatten({key: value for key, value in plain(result).items() if key != "figures"})
     width = max((len(key) for key in rows), default=0)
     return "\n".join(f"  {key:<{width}}  {_shown(value)}" for key, value in rows.items())
 
@@ -32,7 +33,8 @@ def run_card(folder: Path, info: Mapping[str, Any], result: Mapping[str, Any],
     last = info["commands"][-1]
     libraries = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
     changed = [f"- `{key}: {value}`" for key, value in info["changed"].items()] or ["- nothing"]
-    rows = [f"| {key} | {_shown(value)} |" for key, value in flatten(result).items()]
+    told = {key: value for key, value in result.items() if key != "figures"}
+    rows = [f"| {key} | {_shown(value)} |" for key, value in flatten(told).items()]
     code = last["git"] or "not under git"
     if last.get("diff"):
         code += f" with the changes of [{last['diff']}]({last['diff']})"
@@ -47,15 +49,17 @@ def run_card(folder: Path, info: Mapping[str, Any], result: Mapping[str, Any],
 
 
 def _best(metrics: Path) -> list[str]:
-    """The least value of each loss and error that a validation gave, and at which step."""
+    """The best value of each figure that a validation gave, and at which step."""
     best: dict[str, tuple[float, int]] = {}
     for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else ():
         found = json.loads(line)
         for key, value in found.items():
             if key.startswith("valid/") and isinstance(value, (int, float)):
-                best[key] = min(best.get(key, (value, found["step"])), (value, found["step"]))
+                falling = key in FIGURES and FIGURES[key].falling
+                if key not in best or (value > best[key][0] if falling else value < best[key][0]):
+                    best[key] = value, found["step"]
     rows = [f"| {key} | {value:.4g} | {step} |" for key, (value, step) in best.items()]
-    return ["\n".join(["| lowest in validation | | step |", "|---|---|---|", *rows])] if rows else []
+    return ["\n".join(["| best in validation | | step |", "|---|---|---|", *rows])] if rows else []
 
 
 def _top(folder: Path, samples: Iterable[Path]) -> list[str]:
@@ -65,8 +69,8 @@ def _top(folder: Path, samples: Iterable[Path]) -> list[str]:
     shown = []
     for row in rows[:TOP]:
         where = os.path.relpath(row["folder"], folder)
-        scores = ", ".join(f"{name} {row[f'score/{key}']:.3g}" for key, name in SHOWN.items()
-                           if row.get(f"score/{key}") is not None)
+        scores = ", ".join(f"{figure.title} {row[f'score/{figure.key}']:.3g}" for figure in SHOWN
+                           if row.get(f"score/{figure.key}") is not None)
         shown.append(f"![{row['image_prompt']}]({where}/image.png)\n\n\"{row['audio_prompt']}\", heard as "
                      f"\"{row.get('score/heard') or ''}\": {scores} ([sound]({where}/speech.wav))")
     return [f"Best heard of {len(rows)}:", *shown] if shown else []

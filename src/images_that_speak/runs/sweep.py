@@ -23,16 +23,12 @@ from omegaconf import DictConfig
 
 from .. import config
 from ..errors import UserError
+from ..figures import known
 from ..files import atomic_write, content_hash, read_json, write_json
-from ..objectives import OF_SAMPLES, OF_SETS
 from ..tasks import TASKS
 from .identity import is_volatile
 from .run import open_run
 from .samples import write_csv
-
-# Beside the scores: what a table of jobs shows of a result.
-SHOWN = ("wer", "per", "clip", "top1", "joint", *OF_SAMPLES, *OF_SETS, "valid/loss",
-         "train/loss", "steps", "seconds")
 
 
 def sweep_name(task: str, overrides: Sequence[str]) -> str:
@@ -181,7 +177,8 @@ def table(jobs: Sequence[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any
     """Columns and rows: what is swept, the status, and the scores that any job has."""
     keys = swept_keys(jobs)
     results = [config.flatten(job["result"] or {}) for job in jobs]
-    scores = [name for name in SHOWN if any(
+    figures = {key: figure for job in jobs for key, figure in known(job["result"]).items()}
+    scores = [name for name, figure in figures.items() if figure.headline and any(
         isinstance(found.get(name), (int, float)) or name == "clip" and found.get("no_clip")
         for found in results)]
     rows = [{**{key: job["settings"].get(key) for key in keys}, "status": job["status"],

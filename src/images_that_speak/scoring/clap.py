@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..audio.mel import MEL
 from ..errors import UserError
+from ..figures import of
 from ..hub import out_of_reach
 from ..speech.tts import resample
 from ..weights import finite
@@ -69,6 +70,8 @@ class Clap:
 
 class ClapScore(Metric):
     """`clap`: the cosine of a sound and its audio prompt, at least 0, as Images that Sound reports it."""
+
+    figures = of("clap")
 
     def __init__(self, model: str = "laion/clap-htsat-unfused", device: str = "cpu"):
         self.clap = Clap(model, device)

@@ -9,6 +9,7 @@ import torch
 
 from ..audio.mel import MEL
 from ..errors import UserError
+from ..figures import of
 from ..packages import need
 from .metric import Clip, Metric, Scores
 
@@ -23,6 +24,7 @@ class Dnsmos(Metric):
     repository. Nothing is fetched.
     """
 
+    figures = of(*NAMES)
     protocol = "windows of 9.01 s a second apart (two in a clip), P.808 and P.835, not personalised"
 
     def __init__(self, weights: str | None):

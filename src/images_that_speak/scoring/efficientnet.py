@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from ..errors import UserError, nearest
+from ..figures import declares
 from ..weights import finite
 from .nouns import caption_noun, noun_classes
 from .packages import package_folder, required
@@ -48,6 +49,7 @@ class Agreement:
     top5: bool
 
 
+@declares("top1", "noun_mass", "top1_agreement", "top5_agreement", "joint")
 class EfficientNetReader(PictureJudge):
     """EfficientNet-Lite: pictures → probabilities of ImageNet's 1000 classes.
 

@@ -21,6 +21,7 @@ from ..audio.picture import is_copy, quantise, read_picture, read_pixels
 from ..audio.wave import as_stored, read_wave
 from ..config import instantiate
 from ..errors import UserError, nearest
+from ..figures import SEEN, as_json
 from ..files import alone_in, file_hash, names_apart, read_json, write_json
 from ..kept import kept, stamp
 from ..prompts import Pair, read_pairs
@@ -31,7 +32,7 @@ from .efficientnet import EfficientNetReader
 from .heard import SILENT, SpeechReader
 from .metric import Clip, Metric, Scores, Unfit
 from .seen import PictureJudge, Shown, load_picture_reader
-from .statistics import SEEN, Interval, score_sample, totals
+from .statistics import Interval, score_sample, totals
 from .stored import stored_rows
 from .tables import (
     METRIC_COLUMNS,
@@ -128,7 +129,7 @@ class Readers:
         if self.picture and self.second_picture:
             names |= {key: heading.replace("second", self.second_picture.name)
                       for key, heading in columns.items() if key.startswith("second_")}
-            names |= {key: f"{columns[key]} ({self.picture.name})" for key in SEEN
+            names |= {key: f"{columns[key]} ({self.picture.name})" for key in (figure.key for figure in SEEN)
                       if f"second_{key}" in columns}
         if self.second is None:
             return {key: names.get(key, heading) for key, heading in columns.items()}
@@ -201,7 +202,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         print(f"tables and result: {run.dir}")
         return run.finish({**plain_totals(figures), **unscored(report.rows),
                            **{key: value for found in sets.values() for key, value in found.items()},
-                           **({"metrics": told} if metrics else {}), **readers.names,
+                           **({"metrics": told} if metrics else {}), **own_figures(metrics), **readers.names,
                            "normaliser": readers.speech.normaliser, "source": readers.source,
                            "left_out": [{"file": file, "error": error}
                                         for file, error in report.left_out.items()]})
@@ -243,7 +244,13 @@ def read_back(folders: Sequence[str | Path], reader: Any, vocoder: Any = None, d
         assert item.record is not None and item.folder is not None
         write_scores(item.folder, item.record, row, [*report.seen, *own])
     sets = {key: value for metric in (metrics or {}).values() for key, value in metric.total().items()}
-    return plain_totals(totals(report.rows, resamplings, seed, own)) | sets | unscored(report.rows)
+    return (plain_totals(totals(report.rows, resamplings, seed, own)) | sets | unscored(report.rows)
+            | own_figures(metrics or {}))
+
+
+def own_figures(metrics: Mapping[str, Metric]) -> dict[str, Any]:
+    """What a result.json says of the figures of metrics of one's own, for the tables and pages to come."""
+    return as_json(figure for metric in metrics.values() for figure in metric.figures)
 
 
 # --- what there is to read

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
+from ..figures import Figure
 
 Scores = dict[str, float | None]
 
@@ -34,13 +35,20 @@ class Metric(ABC):
     """One metric, or several that share their work.
 
     Built without reading anything large; raises UserError then when a folder that it needs is not there.
-    weights: what it stands on, "none" where it needs no weights. protocol: how it was measured. reference:
+    figures: what it measures; FIGURES (figures.py) holds those that ship. weights: what it stands on, "none"
+    where it needs no weights. protocol: how it was measured. reference:
     what it compares with, or None.
     """
 
+    figures: tuple[Figure, ...] = ()
     weights: str = "none"
     protocol: str = ""
     reference: str | None = None
+
+    @classmethod
+    def declared(cls, section: Mapping[str, Any]) -> tuple[Figure, ...]:
+        """What one that is built from this section of a configuration will measure; without building it."""
+        return cls.figures
 
     def load(self) -> None:  # noqa: B027  # nothing to load is the usual case
         """Load weights, and read a set that it compares with. Raises UserError when they cannot be had."""

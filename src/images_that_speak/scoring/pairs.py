@@ -18,6 +18,7 @@ from ..audio.mel import MEL, LogMel, logmel_to_picture
 from ..audio.picture import quantise, read_picture
 from ..audio.wave import read_wave
 from ..errors import UserError
+from ..figures import of
 from ..files import read_json
 from ..packages import how
 from ..speech.phonemes import PAUSE, text_to_phones
@@ -227,6 +228,7 @@ class Pairs(Metric):
 class PictureSimilarity(Pairs):
     """`ssim` and `hss`: how alike the picture and the reference's spectrogram look."""
 
+    figures = of("ssim", "hss")
     protocol = ("whole 8-bit pictures; SSIM with a Gaussian window of 11 (σ 1.5), HSS the correlation of "
                 "their histograms of 256 levels")
 
@@ -251,6 +253,7 @@ def histogram_similarity(a: np.ndarray, b: np.ndarray) -> float:
 class Intelligibility(Pairs):
     """`stoi` (Taal et al. 2011): about 1 for speech that is understood, 0 for noise."""
 
+    figures = of("stoi")
     protocol = f"pystoi; {SPAN}; frames 40 dB below the loudest left out"
     package = "pystoi"
 
@@ -262,6 +265,7 @@ class Intelligibility(Pairs):
 class SpeechQuality(Pairs):
     """`pesq` (ITU-T P.862.2, wide band): 1.0 to 4.64."""
 
+    figures = of("pesq")
     protocol = f"pesq, wide band at 16 kHz; {SPAN}"
     package = "pesq"
 
@@ -273,6 +277,7 @@ class SpeechQuality(Pairs):
 class CepstralDistortion(Pairs):
     """`mcd_dtw`: mel-cepstral distortion in dB along the best warping of time, 0 for equal speech."""
 
+    figures = of("mcd_dtw")
     protocol = (f"cepstrum of the 256-band log-mel, coefficients 1 to 13, every 10 ms; {SPAN}; mean over the "
                 "path of dynamic time warping")
 

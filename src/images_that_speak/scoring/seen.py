@@ -22,6 +22,7 @@ from torch import Tensor
 from ..audio.mel import MEL
 from ..data.nearest import canonical, drawing_sentences
 from ..errors import UserError, nearest
+from ..figures import declares
 from ..resources import weights_dir
 from ..weights import finite
 
@@ -273,6 +274,7 @@ def caption_figures(table: Tensor, captions: Sequence[str | None],
     return found
 
 
+@declares("clip", "top1", "joint")
 def load_picture_reader(
     model: str = "pocket",
     pretrained: str | None = None,

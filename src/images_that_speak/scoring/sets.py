@@ -6,11 +6,11 @@ name is part of the figure's, for distances of different features say nothing ab
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from tqdm import tqdm
 from ..audio.mel import MEL, LogMel
 from ..audio.picture import SHAPE, is_copy, quantise, read_picture
 from ..audio.wave import read_wave
+from ..config import locate
 from ..errors import UserError, nearest
+from ..figures import FIGURES, Figure
 from ..packages import need
 from ..weights import check_finite
 from .clap import Clap
@@ -31,27 +33,41 @@ from .seen import CROP, as_batch, crops, load_picture_reader
 CHUNK = 8  # files read at once
 
 
-class Features(Protocol):
-    """name: the ending of the figures' names, empty for what a metric was published with."""
+class Features(ABC):
+    """What a distance is of: a vector, or several, of every picture or sound.
 
-    name: str
-    weights: str
-    protocol: str
+    name: the ending of the figures' names, empty for what a metric was published with.
+    """
 
-    def load(self) -> None: ...
+    name: str = ""
+    weights: str = "none"
+    protocol: str = ""
 
+    @classmethod
+    def ending(cls, section: Mapping[str, Any]) -> str:
+        """The name of those that are built from this section of a configuration; without building them."""
+        return cls.name
+
+    def load(self) -> None:  # noqa: B027  # nothing to load is possible
+        """Load weights. Raises UserError when they cannot be had."""
+
+    @abstractmethod
     def embed(self, items: Sequence[np.ndarray]) -> Tensor:
         """Pictures (256, 1024) uint8 or waves (T,) float32 → (N, D), one or several vectors for each."""
 
 
-class ClipSquares:
+class ClipSquares(Features):
     """Embeddings of a CLIP model's image tower; by default of the one that ships."""
 
     def __init__(self, model: str = "pocket", pretrained: str | None = None, device: str = "cpu"):
         self.arguments = (model, pretrained, device)
-        self.name = "pocket" if model == "pocket" else "clip"
+        self.name = self.ending({"model": model})
         self.weights = f"CLIP {model}" + (f", {pretrained}" if pretrained else "")
         self.protocol = "four 256×256 squares of a picture, each one vector of norm 1"
+
+    @classmethod
+    def ending(cls, section: Mapping[str, Any]) -> str:
+        return "pocket" if section.get("model", "pocket") == "pocket" else "clip"
 
     def load(self) -> None:
         self.reader = load_picture_reader(*self.arguments)
@@ -60,14 +76,13 @@ class ClipSquares:
         return self.reader.embed_crops(items, stride=CROP).flatten(0, 1)
 
 
-class InceptionSquares:
+class InceptionSquares(Features):
     """The 2048 features of the Inception v3 that FID was published with, by torch-fidelity.
 
     weights: the file weights-inception-2015-12-05-6726825d.pth of torch-fidelity's releases, or a folder
     that holds it.
     """
 
-    name = ""
     protocol = "four 256×256 squares of a picture, scaled to 299×299 as TensorFlow 1 does, 2048 features"
 
     def __init__(self, weights: str | None, device: str = "cpu"):
@@ -103,10 +118,10 @@ class InceptionSquares:
         return self.network((squares * 255).round().byte().to(self.device))[0].cpu()
 
 
-class MelStatistics:
+class MelStatistics(Features):
     """No network: what a log-mel spectrogram's bands hold on the average, and how they vary."""
 
-    name, weights = "mel", "none"
+    name = "mel"
     protocol = "windows of 1.28 s, mean and deviation of 32 log-mel bands in each"
     BANDS, FRAMES = 32, 128
 
@@ -126,7 +141,7 @@ class MelStatistics:
         return torch.cat(found)
 
 
-class ClapSounds:
+class ClapSounds(Features):
     """Embeddings of CLAP's audio tower. model: a folder that transformers loads, or a hub id."""
 
     name = "clap"
@@ -166,6 +181,19 @@ class _Distances(Metric):
                             "(expected at least two)")
         self.reference = str(reference)
         self.mine: list[Tensor] = []
+        self.figures = self.distances(features.name)
+
+    @classmethod
+    def declared(cls, section: Mapping[str, Any]) -> tuple[Figure, ...]:
+        features = section["features"]
+        return cls.distances(locate(features["_target_"], "features").ending(features))
+
+    @classmethod
+    def distances(cls, ending: str) -> tuple[Figure, ...]:
+        """Both distances of features whose name this is."""
+        keys = [f"{name}_{ending}" if ending else name for name in cls.names]
+        return tuple(FIGURES.get(key) or Figure(key, f"{name.upper()} ({ending})", of="set")
+                     for name, key in zip(cls.names, keys, strict=True))
 
     @abstractmethod
     def find(self, folder: Path) -> list[Path]:
@@ -202,8 +230,7 @@ class _Distances(Metric):
         mine = torch.cat(self.mine) if self.mine else torch.empty(0)
         if len(mine) < 2:
             return {}
-        ending = f"_{self.features.name}" if self.features.name else ""
-        frechet, kernel = (name + ending for name in self.names)
+        frechet, kernel = (figure.key for figure in self.figures)
         return {frechet: frechet_distance(mine, self.theirs),
                 kernel: self.kernel(mine, self.theirs)}
 

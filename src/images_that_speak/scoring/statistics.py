@@ -8,18 +8,16 @@ the figure would change with other prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jiwer
 import numpy as np
 
+from ..figures import FIGURES, READ_BACK, Figure
 from .text import PLAIN, normalise
 
-# What readers of pictures say of a sample, as far as it has a mean.
-SEEN = ("clip", "top1", "second_top1", "noun_mass", "second_noun_mass", "top1_agreement", "top5_agreement",
-        "second_top1_agreement", "second_top5_agreement", "joint")
 JOINT_WER = 0.25  # a sample succeeds when its picture is found and its WER is at most this
 
 
@@ -168,35 +166,20 @@ def totals(rows: Sequence[Mapping[str, Any]], resamplings: int = 1000, seed: int
     `invented`, words heard that nobody said a word asked for: insertions, and all that was heard where
     nothing was to be said; `second_invented`, by the second judge; `insertions`, `deletions` and
     `substitutions` a word; `wer_capped`, the mean of min(1, WER);
-    `evaluations`, UNet passes a sample; what is seen (`SEEN`), `joint` among it.
+    `evaluations`, UNet passes a sample; what is seen, `joint` among it.
     A figure that no sample has is left out.
     """
     found: dict[str, Interval | int] = {"samples": len(rows)}
-
-    def add(name: str, key: str, top: Callable[[Mapping[str, Any]], float],
-            bottom: Callable[[Mapping[str, Any]], float] = lambda row: 1.0) -> None:
-        chosen = [row for row in rows if row.get(key) is not None]
-        if chosen:
+    rows = [{**row, "wer_capped": None if row.get("wer") is None else min(1.0, row["wer"])} for row in rows]
+    for figure in (*READ_BACK, *(FIGURES.get(key) or Figure(key, key) for key in more)):
+        chosen = [row for row in rows if row.get(figure.key) is not None]
+        tops, bottoms = ([count(row) for row in chosen] for count in (figure.weighed, figure.weight))
+        if sum(bottoms) > 0:
             weights = resampling_weights([row.get("image_prompt") for row in chosen],
                                          [row.get("audio_prompt") for row in chosen], resamplings, seed)
-            found[name] = ratio([top(row) for row in chosen], [bottom(row) for row in chosen], weights)
-
-    for name, unit in (("wer", "words"), ("second_wer", "second_words"), ("cer", "characters"),
-                       ("per", "phones")):
-        add(name, name, lambda row, name=name, unit=unit: row[name] * row[unit],  # type: ignore[misc]
-            lambda row, unit=unit: row[unit])  # type: ignore[misc]
-    for name, unit in (("invented", "words"), ("second_invented", "second_words")):
-        if any(row.get(unit) for row in rows):
-            add(name, name, lambda row, name=name: row[name],  # type: ignore[misc]
-                lambda row, unit=unit: row[unit] or 0)  # type: ignore[misc]
-    for name in ("insertions", "deletions", "substitutions"):
-        add(name, "wer", lambda row, name=name: row[name], lambda row: row["words"])  # type: ignore[misc]
-    add("wer_capped", "wer", lambda row: min(1.0, row["wer"]))
-    counts = [row["evaluations"] for row in rows if row.get("evaluations") is not None]
-    if counts:
-        found["evaluations"] = round(sum(counts) / len(counts))
-    for name in (*SEEN, *more):
-        add(name, name, lambda row, name=name: float(row[name]))  # type: ignore[misc]
+            found[figure.key] = ratio(tops, bottoms, weights)
+    if isinstance(passes := found.get("evaluations"), Interval):
+        found["evaluations"] = round(passes.value)
     return found
 
 

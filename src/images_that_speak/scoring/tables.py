@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..figures import FIGURES, READ_BACK
 from ..files import atomic_write
 from .statistics import Interval
 
@@ -20,15 +21,8 @@ SAMPLE_COLUMNS = {
     "seen_clip": "CLIP of that", "noun_mass": "noun", "top5_agreement": "in top 5",
     "joint": "joint", "no_clip": "no CLIP for", "file": "file",
 }
-TOTAL_COLUMNS = {
-    "what": "", "samples": "samples", "wer": "WER", "second_wer": "second WER", "invented": "invented",
-    "second_invented": "invented (second)", "deletions": "deletions", "substitutions": "substitutions",
-    "cer": "CER", "per": "PER", "wer_capped": "WER ≤ 1", "clip": "CLIP", "top1": "top-1",
-    "second_top1": "top-1 (second)", "noun_mass": "noun", "second_noun_mass": "noun (second)",
-    "top1_agreement": "first class kept", "second_top1_agreement": "first class kept (second)",
-    "top5_agreement": "in top 5", "second_top5_agreement": "in top 5 (second)",
-    "joint": "joint success", "evaluations": "NFE",
-}
+TOTAL_COLUMNS = {"what": "", "samples": "samples",
+                 **{figure.key: figure.column for figure in READ_BACK if figure.column is not None}}
 METRIC_COLUMNS = {"metric": "metric", "value": "value", "samples": "samples", "reference": "against",
                   "references": "files there", "weights": "weights", "protocol": "protocol"}
 
@@ -55,7 +49,7 @@ def total_row(name: str, figures: Mapping[str, Interval | int]) -> dict[str, str
     for key in TOTAL_COLUMNS:
         value = figures.get(key)
         if isinstance(value, Interval):
-            row[key] = str(value) if key == "clip" else value.percent()
+            row[key] = value.percent() if FIGURES[key].share else str(value)
         elif value is not None:
             row[key] = str(value)
     return row

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
+from ..figures import declares
 from ..networks.autoencoder import decode, encode, load_autoencoder, pocket_autoencoder
 from .export import save_half
 from .schedule import adamw
@@ -21,6 +22,7 @@ def edges(picture: Tensor) -> tuple[Tensor, Tensor]:
     return picture.diff(dim=-1), picture.diff(dim=-2)
 
 
+@declares("train/loss", "train/l1", "train/edge", "train/kl", "valid/l1", "valid/edge", "valid/kl")
 class AutoencoderTraining(L.LightningModule):
     """L1 on the picture and on its edges, and a KL term per latent element.
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..data.emoji import concepts
 from ..data.tokenizer import CONTEXT, build_tokenizer
+from ..figures import declares
 from ..files import atomic_path, write_json
 from .schedule import adamw
 
@@ -84,6 +85,7 @@ def anchor_loss(image: Tensor, text: Tensor, labels: Tensor, anchors: Tensor, sc
     return (F.cross_entropy(image @ classes, labels, ignore_index=-1) + texts) / 2
 
 
+@declares("train/loss", "train/right", "valid/window_top1")
 class ClipTraining(L.LightningModule):
     """A small CLIP whose towers are drawn to one another and to one free vector a concept.
 

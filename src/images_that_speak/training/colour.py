@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import UserError
+from ..figures import declares
 from ..networks.chroma import ChromaNet
 from ..networks.text import TextConditioner
 from ..weights import finite
@@ -20,6 +21,7 @@ from .export import save_half
 from .schedule import adamw
 
 
+@declares("train/loss", "train/error", "valid/error")
 class ColourTraining(L.LightningModule):
     """Mean squared error of the chroma, each pixel weighed by its brightness.
 

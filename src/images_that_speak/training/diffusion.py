@@ -15,6 +15,7 @@ from torch.nn.functional import max_pool1d
 
 from ..diffusion.predictor import NoiseSchedule, Predictor
 from ..errors import UserError
+from ..figures import declares
 from ..networks.condition import Conditioner
 from ..networks.scene import scene_cells
 from ..ranges import check_ranges
@@ -136,6 +137,7 @@ def shard(unet: UNet2DConditionModel, conditioner: Conditioner, mesh: Any) -> No
     register_fsdp_forward_method(conditioner, "encode")
 
 
+@declares("train/loss", "valid/loss")
 class LatentDiffusionTraining(L.LightningModule):
     """Weighted MSE between what the UNet says and the v or ε of a noised latent.
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from ..data.duration_data import DurationData
+from ..figures import declares
 from ..speech.durations import LONGEST, SHORTEST, DurationModel
 from ..speech.phonemes import PAUSE, PHONE_IDS
 
 
+@declares("train/loss", "valid/mae_ms", "valid/utterance_error")
 class DurationTraining(L.LightningModule):
     """L1 on ln seconds: the median, which a few long phones do not move.
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import instantiate
 from ..errors import UserError
+from ..figures import declares
 from ..runs import Run
 
 
@@ -26,6 +27,7 @@ def tokenizer(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"tokens": len(built)}
 
 
+@declares("phone_error", "word_error")
 def letters(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Count what letters sound like, in the dictionary."""
     from .letters import fit_dictionary
@@ -35,6 +37,7 @@ def letters(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"phone_error": phone_error, "word_error": word_error}
 
 
+@declares("variance_kept")
 def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Compute the patch autoencoder's transform from crops; its correction is trained afterwards."""
     import torch

@@ -14,11 +14,14 @@ from torch.nn.functional import ctc_loss, nll_loss
 
 from ..data.utterances import SYMBOLS
 from ..errors import UserError
+from ..figures import declares
 from ..networks.recogniser import BLANK, PhoneRecogniser, greedy
 from .export import check_half
 from .schedule import adamw
 
 
+@declares("train/loss", "train/ctc", "train/alignment", "train/frame_error", "valid/ctc", "valid/alignment",
+          "valid/frame_error", "valid/phone_error")
 class RecogniserTraining(L.LightningModule):
     """CTC (Graves et al. 2006) and, since the synthesiser says when a phone sounds, cross-entropy by frames.
 

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from ..diffusion.layout import latent_statistics
+from ..figures import declares
 from ..networks.scene import cell_coordinates, pocket_scene_conditioner, scene_cells
 from .export import save_half
 from .schedule import adamw
@@ -41,6 +42,7 @@ def drawn_cells(batch: dict[str, Tensor], n: int) -> tuple[Tensor, Tensor, Tenso
     return at(place), scene.gather(1, square[..., None].expand(-1, -1, scene.shape[-1])), at(latent)
 
 
+@declares("train/loss", "valid/loss", "valid/variance_explained")
 class SceneTraining(L.LightningModule):
     """Regression of the latent of single cells on text and place.
 

@@ -19,11 +19,13 @@ from torch.nn.functional import cross_entropy
 
 from ..data.captions import COUNTS, GROUNDS
 from ..data.emoji import concepts
+from ..figures import declares
 from ..networks.text import pocket_text_conditioner
 from .export import save_half
 from .schedule import adamw
 
 
+@declares("train/loss", "valid/loss", "valid/right")
 class TextTraining(L.LightningModule):
     """A small CLIP text encoder whose pooled vector passes three linear heads: concept, count and ground.
 

@@ -36,6 +36,7 @@ from ..audio.vocoder import WEIGHTS, build_vocoder, save_vocoder, vocoder_file
 from ..audio.vocoder_base import load_strictly
 from ..diffusion.layout import find_part
 from ..errors import UserError
+from ..figures import declares
 from ..files import atomic_path
 from ..networks.discriminators import (
     Judged,
@@ -101,6 +102,8 @@ def _nothing() -> None:
     return None
 
 
+@declares("train/loss", "train/mel", "train/stft", "valid/mel_error", "valid/mcd", "valid/stft_convergence",
+          "valid/stft_log", "valid/wer", "valid/pesq", "valid/stoi")
 class VocoderTraining(L.LightningModule):
     """A generator, its discriminators and their losses; steps are counted in batches.
 

@@ -25,7 +25,9 @@ function scoresOf(sample) {
   if (scores.wer !== undefined) add("WER", percent(scores.wer));
   if (scores.second_wer !== undefined) add("2nd judge", percent(scores.second_wer));
   if (scores.clip !== undefined) add("CLIP", figure(scores.clip));
-  for (const {key, name} of DATA.measured ?? []) if (scores[key] !== undefined) add(name, figure(scores[key]));
+  for (const {key, name, measured} of DATA.figures ?? []) {
+    if (measured && scores[key] !== undefined) add(name, figure(scores[key]));
+  }
   if (scores.rank !== undefined) add("rank", scores.rank);
   if (scores.joint) add("joint", "success", "good");
   if (scores.wer === undefined && scores.clip === undefined) {

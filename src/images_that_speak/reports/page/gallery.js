@@ -16,12 +16,8 @@ function compareValues(a, b) {
 }
 
 /** Better first: few errors, a high CLIP. */
-const FALLING = new Set(["clip", "top1", "joint",
-  ...DATA.measured.filter(({falling}) => falling).map(({key}) => key)]);
-const sortKeys = [["wer", "WER"], ["second_wer", "WER of the second judge"],
-  ["clip", "CLIP"], ["rank", "rank"], ["joint", "joint success"], ["cer", "CER"],
-  ["per", "PER"], ["evaluations", "network passes"],
-  ...DATA.measured.map(({key, name}) => [key, name]), ["image_prompt", "image prompt"],
+const FALLING = new Set(DATA.figures.filter(({falling}) => falling).map(({key}) => key));
+const sortKeys = [...DATA.figures.map(({key, name}) => [key, name]), ["rank", "rank"], ["image_prompt", "image prompt"],
   ["audio_prompt", "audio prompt"], ["seed", "seed"], ["sample_id", "sample id"],
   ...DATA.keys.filter(({shown}) => shown).map(({key, short}) => [key, short])]
   .filter(([key]) => DATA.samples.some((sample) => (valueOf(sample, key) ?? null) !== null));
