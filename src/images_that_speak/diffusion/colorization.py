@@ -10,6 +10,7 @@ Y is Rec. 601 luminance, by which pictures are read everywhere here (published: 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,20 +76,23 @@ def paint(gray: np.ndarray, chroma: np.ndarray) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-class Colorizer(Protocol):
+class Colorizer(ABC):
     """What gives a gray picture its colours. Building one checks its files; `load` reads them."""
 
     @property
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What its colours depend on, beside the picture, its prompt and the seed."""
 
-    def load(self, device: str) -> None: ...
+    def load(self, device: str) -> None:  # noqa: B027  # one without a network has nothing to load
+        """Load weights. Raises UserError when they cannot be had."""
 
+    @abstractmethod
     def chroma(self, gray: np.ndarray, prompt: str, seed: int) -> np.ndarray:
         """(H, W) uint8 → what `paint` adds, (3, H, W)."""
 
 
-class CaptionColour:
+class CaptionColour(Colorizer):
     """Colours by a small network that has learnt what is of which colour.
 
     Args:
@@ -186,7 +190,7 @@ def colorize(predict: Predict, gray: Tensor, codec: Codec, scheduler: Any, steps
     return with_gray(codec.decode(sample(fixed, x, scheduler, steps, first=start)), gray)
 
 
-class FactorizedColour:
+class FactorizedColour(Colorizer):
     """Colours by a text-to-image model that denoises with the gray held fixed, as published.
 
     Args:
