@@ -55,6 +55,6 @@ def test_a_key_that_has_moved_is_taken_by_its_old_name(capsys: pytest.CaptureFix
         assert with_moved_keys(before) == now
         told = capsys.readouterr().err
         assert all(f"{key} is called {moved[key]} now" in told for key in moved)
-        config.compose("train", now)  # there is such a key
+        config._compose("train", now)  # there is such a key
     other = ["experiment=mine", "model.batch_size=3"]
     assert with_moved_keys(other) == other and not capsys.readouterr().err
