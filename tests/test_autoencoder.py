@@ -21,15 +21,8 @@ from images_that_speak.data.protocol import (
     phrases,
     validation_table,
 )
-from images_that_speak.networks.autoencoder import (
-    PatchAutoencoder,
-    decode,
-    downsampling,
-    encode,
-    load_autoencoder,
-    patch_size,
-    pocket_autoencoder,
-)
+from images_that_speak.networks.autoencoder import PatchAutoencoder, load_autoencoder, pocket_autoencoder
+from images_that_speak.networks.codec import decode, downsampling, encode, patch_size
 from images_that_speak.resources import words
 from images_that_speak.training.autoencoder import AutoencoderTraining, edges
 

@@ -32,7 +32,8 @@ from images_that_speak.data.pictures import PictureSampler
 from images_that_speak.data.renditions import Renditions
 from images_that_speak.data.segments import EpochOrder, SpeechSegments, VocoderData
 from images_that_speak.errors import UserError
-from images_that_speak.networks.autoencoder import PatchAutoencoder, decode, encode
+from images_that_speak.networks.autoencoder import PatchAutoencoder
+from images_that_speak.networks.codec import decode, encode
 from images_that_speak.networks.discriminators import (
     MultiPeriodDiscriminator,
     MultiScaleDiscriminator,

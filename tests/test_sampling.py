@@ -9,7 +9,8 @@ from diffusers import DDIMScheduler
 from images_that_speak.diffusion.composition import Guided, ImageOnly, Split, WeightedAverage
 from images_that_speak.diffusion.guidance import Branch, Guidance, Joint, evaluations
 from images_that_speak.diffusion.predictor import Prediction
-from images_that_speak.diffusion.sampling import SCHEDULERS, make_scheduler, noise, sample, set_steps
+from images_that_speak.diffusion.sampling import make_scheduler, noise, sample, set_steps
+from images_that_speak.diffusion.schedulers import SCHEDULERS
 from images_that_speak.errors import UserError
 from images_that_speak.networks.condition import Condition
 

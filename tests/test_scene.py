@@ -9,12 +9,8 @@ from images_that_speak.data.counts import beyond, spelled
 from images_that_speak.data.pictures import PictureSampler
 from images_that_speak.diffusion.scene import HEIGHT, Scenes, copies_of, free_intervals
 from images_that_speak.errors import UserError
-from images_that_speak.networks.scene import (
-    COPIES,
-    SceneAdapter,
-    cell_coordinates,
-    scene_cells,
-)
+from images_that_speak.networks.scene import SceneAdapter
+from images_that_speak.networks.squares import COPIES, cell_coordinates, scene_cells
 from images_that_speak.training.diffusion import crop_to_scene, scene_weights
 
 SPEECH = np.zeros(1024, np.float32)

@@ -18,7 +18,7 @@ from torch import nn
 from ..audio.mel import MEL
 from ..errors import UserError
 from ..files import atomic_path, read_json, write_json
-from ..networks.autoencoder import encode
+from ..networks.codec import encode
 
 IN_MEMORY = 1 << 30  # bytes up to which a cache is read into memory
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import UserError, nearest
-from ..networks.scene import COPIES, FIELDS
+from ..networks.squares import COPIES, FIELDS
 from .captions import Caption, captions
 from .emoji import FONT, Concept, concepts, drawing
 
@@ -99,7 +99,7 @@ class PictureSampler:
         return self.paint(caption, self.arrange(rng, caption))
 
     def scene(self, index: int) -> np.ndarray:
-        """The squares in which the copies of picture `index` lie, (COPIES, 5) as networks.scene.FIELDS."""
+        """The squares in which the copies of picture `index` lie, (COPIES, 5) as networks.squares.FIELDS."""
         rng = np.random.default_rng([self.seed, index])
         arranged = self.arrange(rng, self.choose(rng))
         squares = np.zeros((COPIES, len(FIELDS)), np.float32)

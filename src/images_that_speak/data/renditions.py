@@ -99,7 +99,7 @@ class Renditions:
 
     @torch.no_grad()
     def _render(self, vae: Any, rows: range) -> np.ndarray:
-        from ..networks.autoencoder import decode, encode
+        from ..networks.codec import decode, encode
 
         read = self._laid if self.source == "joint" else self.corpus.picture
         pictures = np.stack([read(row) for row in rows])

@@ -39,7 +39,8 @@ from ..audio.mel import MEL
 from ..audio.wave import read_wave
 from ..errors import UserError
 from ..files import atomic_path, content_hash, read_json, write_json
-from ..networks.autoencoder import encode, load_autoencoder
+from ..networks.autoencoder import load_autoencoder
+from ..networks.codec import encode
 from ..speech.alignment import frame_phones
 from ..speech.phonemes import PAUSE, PHONE_IDS, PHONES, UNKNOWN
 from ..speech.pitch import pitch_contour

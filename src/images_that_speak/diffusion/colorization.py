@@ -24,7 +24,6 @@ from ..audio.picture import luminance as pixel_luminance
 from ..data.counts import subject
 from ..errors import UserError
 from ..files import read_json
-from ..networks.chroma import ChromaNet, reduced
 from ..runs.identity import weights_fingerprint
 from .family import Family, find_device
 from .guidance import Branch, Guidance
@@ -116,6 +115,7 @@ class CaptionColour(Colorizer):
     def load(self, device: str) -> None:
         from transformers import CLIPTextModel, CLIPTokenizer
 
+        from ..networks.chroma import ChromaNet
         from ..networks.text import TextConditioner
 
         self.device = find_device(device)
@@ -127,6 +127,8 @@ class CaptionColour(Colorizer):
     @torch.no_grad()
     def chroma(self, gray: np.ndarray, prompt: str, seed: int) -> np.ndarray:
         """Its colours do not depend on the seed."""
+        from ..networks.chroma import reduced
+
         picture = torch.from_numpy(gray.astype(np.float32) / 255)[None].to(self.device)
         pooled = self.text.encode({"input_ids": self.text.tokenize([prompt]).to(self.device)}).pooled
         ratio = interpolate(self.network(reduced(picture), pooled), size=gray.shape, mode="bilinear")

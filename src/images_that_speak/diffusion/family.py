@@ -19,7 +19,7 @@ from ..audio.mel import MEL
 from ..data.counts import spelled
 from ..errors import UserError, nearest
 from ..kept import kept, stamp
-from ..networks.autoencoder import autoencoder_class, decode, encode
+from ..networks.codec import decode, encode
 from ..networks.condition import Condition
 from ..speech.alignment import frame_index, frame_phones, speech_activity
 from ..speech.phonemes import PHONE_IDS, UNKNOWN
@@ -81,6 +81,8 @@ class Family:
             family.phoneme_bert = kept(("PL-BERT", stamp(layout.phoneme_bert), on),
                                        lambda: PhonemeBERT.from_pretrained(str(layout.phoneme_bert)))
         if "vae" in parts:
+            from ..networks.autoencoder import autoencoder_class
+
             precision = DTYPES[dtype] if family.device.type == "cuda" else torch.float32
             family.vae = kept(("vae", stamp(layout.vae), precision, on, layout.running),
                               lambda: layout.running.autoencoder(load_model(
@@ -225,7 +227,7 @@ class Family:
 
 
 # What no branch is made of, and what only the other branch is.
-ELSEWHERE = {"image": ("adapter", "phonemes", "lora", "conditions"), "speech": ("scene",)}
+ELSEWHERE = {"image": ("adapter", "adapter_in_memory", "lora", "conditions"), "speech": ("scene",)}
 BESIDE = ("name", "template", "vae", "vocoder", "durations", "voices", "mean", "std", "scheduler",
           "phoneme_bert")
 

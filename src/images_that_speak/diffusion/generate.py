@@ -29,7 +29,6 @@ from ..speech.normalisation import normalise_text, spoken_otherwise
 from ..speech.phonemes import PAUSE
 from ..speech.tts import Phone
 from .composition import Composition, as_composition
-from .estimate import announce
 from .family import Family
 from .guidance import Guidance
 from .layout import Layout
@@ -198,6 +197,9 @@ def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
     # Whole batches, as they were begun: in a smaller one the last bit of a sum differs, and with it a pixel.
     todo = [(number, batch) for number, batch in enumerate(batches(jobs, cfg.batch_size))
             if any(job.sample_id in missing for job in batch)]
+    # What counts operations loads diffusers and torch's decompositions, which photographs do without.
+    from .estimate import announce
+
     torch.set_float32_matmul_precision(cfg.precision.matmul)
     announce(layout, settings, cfg, len(missing))
     family = Family.load(layout, (*settings.branches, "vae", "vocoder"), device=cfg.device,

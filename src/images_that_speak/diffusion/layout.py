@@ -15,7 +15,7 @@ from ..audio.mel import MEL
 from ..errors import UserError, nearest
 from ..files import read_json, write_json
 from ..networks.auffusion import CONDITIONS, condition_parts
-from ..networks.autoencoder import downsampling
+from ..networks.codec import downsampling
 from ..networks.condition import Conditioner
 from ..resources import lora_file, weights_dir
 from .loading import LORA_FILE, adapter_class, reading
@@ -37,7 +37,7 @@ class Layout:
     scene: folder of the image branch's scene adapter, where it takes scenes.
     conditions: folder of condition_config.json, where the speech branch reads texts through several encoders
         with adapters (Auffusion's full models) in place of one text encoder.
-    phonemes: the class of that adapter.
+    adapter_in_memory: the class of an adapter that stands in for it, as in training.
     phoneme_bert: folder of the PL-BERT whose embeddings the adapter reads, where it reads any.
     prediction_type: by branch, what its UNet predicts.
     latent_shape: (C, H, W). mean, std: per channel or one for all, latent = (z − mean)/std.
@@ -60,7 +60,7 @@ class Layout:
     std: tuple[float, ...]
     voices: tuple[str, ...] = ()
     adapter: Path | None = None
-    phonemes: type[Conditioner] | None = None
+    adapter_in_memory: type[Conditioner] | None = None
     lora: Path | None = None
     durations: Path | None = None
     scene: Path | None = None
@@ -72,9 +72,20 @@ class Layout:
     drawings: bool = False
 
     @property
+    def phonemes(self) -> type[Conditioner] | None:
+        """The class of the phoneme adapter. Raises UserError when its folder names none.
+
+        Looked up when it is asked for, since the adapters load diffusers: a photograph with a voice from
+        elsewhere needs no adapter.
+        """
+        if self.adapter_in_memory is not None or self.adapter is None:
+            return self.adapter_in_memory
+        return adapter_class(self.adapter)
+
+    @property
     def speaks_phonemes(self) -> bool:
         """Whether the speech branch reads phonemes with their times, or a text."""
-        return self.phonemes is not None
+        return self.adapter is not None or self.adapter_in_memory is not None
 
     def voice_id(self, voice: str | None) -> int:
         """A voice's number, from 1; None is the first voice. Raises UserError on an unknown one."""
@@ -88,11 +99,15 @@ class Layout:
     @property
     def told_times(self) -> bool:
         """Whether the speech branch is told when each phone sounds."""
-        return self.phonemes is not None and self.phonemes.timed
+        phonemes = self.phonemes
+        return phonemes is not None and phonemes.timed
 
     def check_pitch(self, pitch: float) -> None:
         """Raise UserError when the voice is to speak higher or lower and the adapter is told no pitch."""
-        if pitch != 1 and (self.phonemes is None or not self.phonemes.pitched):
+        if pitch == 1:
+            return
+        phonemes = self.phonemes
+        if phonemes is None or not phonemes.pitched:
             raise UserError(f"pitch={pitch:g}: the speech branch of {self.name} is told no pitch "
                             "(expected 1; one trained with adapter=pitched is told)")
 
@@ -181,8 +196,7 @@ def pocket_layout(weights: str | Path | None = None, *, lora: str | Path | None 
         vae=root / "vae", scheduler=root / "scheduler",
         vocoder=root / "vocoder" if (root / "vocoder").is_dir() else "griffin_lim", prediction_type=kinds,
         latent_shape=shape, mean=mean, std=std, voices=voices, adapter=adapter,
-        phonemes=adapter_class(adapter), lora=tuned,
-        durations=root / "speech/durations",
+        lora=tuned, durations=root / "speech/durations",
         scene=root / "image/scene" if (root / "image/scene").is_dir() else None,
         template=_template(template or card.get("template"), where),
         schedule=_schedule(root / "scheduler", timestep_spacing),
@@ -322,8 +336,7 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
         prediction_type={b: s.get("prediction_type", "epsilon") for b, s in schedules.items()},
         latent_shape=shape, mean=mean, std=std, voices=tuple(voices),
         adapter=Path(adapter) if adapter else None,
-        phonemes=adapter_class(Path(adapter)) if adapter else None, lora=tuned,
-        durations=Path(durations) if durations else None, conditions=conditions,
+        lora=tuned, durations=Path(durations) if durations else None, conditions=conditions,
         phoneme_bert=Path(phoneme_bert) if phoneme_bert else None,
         template=_template(template, "family.template"), schedule=schedules["image"],
         running=running or Running())

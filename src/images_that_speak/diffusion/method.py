@@ -31,7 +31,7 @@ from .sampling import Callback, make_scheduler, noise, sample, set_steps
 class Job:
     """One sample to make.
 
-    phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.scene.FIELDS,
+    phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.squares.FIELDS,
     one a copy; None when the image branch takes no scenes. caption: what is drawn, where the painter knows a
     list of things. spoken: the words that are said, where the family reads phonemes.
     """

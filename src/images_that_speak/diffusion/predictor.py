@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..errors import UserError, nearest
 from ..networks.condition import Condition
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler, DDIMSchedulerOutput
 from torch import Tensor
 
 from ..errors import UserError, nearest
@@ -19,30 +17,8 @@ Callback = Callable[[dict[str, Any]], None]
 Predict = Callable[[Tensor, Tensor, float], Tensor]
 
 
-class DDIM(DDIMScheduler):
-    """DDIM with η = 0 (Song et al. 2021, eq. 12) that steps to the timestep that really comes next.
-
-    diffusers goes from t to t − T//steps, which is not the next timestep when `steps` does not divide T, and
-    leaves noise behind. Where it does divide T both are the same.
-    """
-
-    def step(self, model_output: Tensor, timestep: Tensor | int, sample: Tensor, **_: Any  # type: ignore[override]
-             ) -> DDIMSchedulerOutput:
-        """x̂₀ and x_t, both (B, C, H, W) → x at the next timestep."""
-        at = int((self.timesteps == timestep).nonzero()[0])
-        after = int(self.timesteps[at + 1]) if at + 1 < len(self.timesteps) else -1
-        here = self.alphas_cumprod[int(timestep)]
-        there = self.alphas_cumprod[after] if after >= 0 else self.final_alpha_cumprod
-        epsilon = (sample - here**0.5 * model_output) / (1 - here) ** 0.5
-        return DDIMSchedulerOutput(there**0.5 * model_output + (1 - there) ** 0.5 * epsilon, model_output)
-
-
-SCHEDULERS: dict[str, Any] = {
-    "ddim": DDIM, "dpm": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
-
-
 def make_scheduler(name: str, schedule: Mapping[str, Any], **options: Any) -> Any:
-    """A scheduler of `SCHEDULERS` on a family's noise schedule.
+    """A scheduler of `schedulers.SCHEDULERS` on a family's noise schedule.
 
     Args:
         name: "ddim", "dpm" (DPM-Solver++ 2M) or "unipc".
@@ -51,6 +27,8 @@ def make_scheduler(name: str, schedule: Mapping[str, Any], **options: Any) -> An
 
     Raises UserError on an unknown name.
     """
+    from .schedulers import SCHEDULERS
+
     if name not in SCHEDULERS:
         raise UserError(f"scheduler.name={name!r}: expected one of {', '.join(SCHEDULERS)}."
                         f"{nearest(name, SCHEDULERS)}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..audio.mel import MEL
 from ..data.counts import asked_for, subject
-from ..networks.scene import COPIES
+from ..networks.squares import COPIES
 from ..ranges import check_ranges
 
 HEIGHT, WIDTH = MEL.n_mels, MEL.frames
@@ -66,7 +66,7 @@ class Scenes:
                       "scene.margin": self.margin})
 
     def plan(self, prompt: str, seed: int, activity: np.ndarray | None = None) -> np.ndarray:
-        """Squares (COPIES, 5) as networks.scene.FIELDS, determined by the arguments alone.
+        """Squares (COPIES, 5) as networks.squares.FIELDS, determined by the arguments alone.
 
         The copies are as large as `size` and the free columns let them be; a bare plural takes as many as fit
         at full size, at least two. Where not even small ones fit beside the speech they may lie anywhere.

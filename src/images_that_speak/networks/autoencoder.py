@@ -1,7 +1,4 @@
-"""Pictures into and out of an autoencoder, and the pocket family's own.
-
-An `AutoencoderKL` may take one channel, three equal ones (Stable Diffusion's; the mean of its three is the
-picture), or patches of p × p pixels as p² channels.
+"""The autoencoders: diffusers' AutoencoderKL, and the pocket family's own. codec.py has what uses them.
 
 `PatchAutoencoder` is the pocket family's: the Karhunen–Loève transform of 16 × 16 patches, cut after 32
 coefficients, and a small network that mends what the cut took. Half an hour of two CPU cores trains an
@@ -11,10 +8,7 @@ seconds, loses a few points, and is linear: a mixture of latents is the mixture 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
@@ -128,13 +122,6 @@ def load_autoencoder(folder: str | Path,
     return finite(autoencoder_class(folder).from_pretrained(folder, torch_dtype=dtype), folder)
 
 
-def downsampling(config: Mapping[str, Any]) -> int:
-    """Pixels a latent cell is wide, from an autoencoder's config. Raises KeyError when it is none."""
-    if "patch" in config:
-        return int(config["patch"])
-    return patch_size(int(config["in_channels"])) * 2 ** (len(config["block_out_channels"]) - 1)
-
-
 def pocket_autoencoder(channels: tuple[int, ...] = (64, 96, 128), latent_channels: int = 16,
                        patch: int = 4) -> AutoencoderKL:
     """A small, untrained AutoencoderKL on `patch` × `patch` patches of one gray channel, without attention.
@@ -146,29 +133,3 @@ def pocket_autoencoder(channels: tuple[int, ...] = (64, 96, 128), latent_channel
         block_out_channels=tuple(channels), down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels), layers_per_block=1, norm_num_groups=8,
         mid_block_add_attention=False, sample_size=256 // patch, scaling_factor=1.0)
-
-
-def patch_size(in_channels: int) -> int:
-    """The side of the patches that an autoencoder takes as channels: 1 for one or three channels."""
-    return 1 if in_channels in (1, 3) else math.isqrt(in_channels)
-
-
-def encode(vae: AutoencoderKL | PatchAutoencoder, picture: Tensor) -> DiagonalGaussianDistribution:
-    """(B, 1, 256, F) picture in [0, 1] → the posterior over latents, a diagonal Gaussian.
-
-    The picture is of the autoencoder's dtype.
-    """
-    x = picture * 2 - 1
-    return vae.encode(x.expand(-1, 3, -1, -1) if vae.config.in_channels == 3
-                      else pixel_unshuffle(x, patch_size(vae.config.in_channels))).latent_dist
-
-
-def decode(vae: AutoencoderKL | PatchAutoencoder, latent: Tensor) -> Tensor:
-    """(B, C, H, W) latent → (B, 1, 256, F) picture, float32, not clamped.
-
-    The latent is of the autoencoder's dtype and not normalised.
-    """
-    x = vae.decode(latent).sample.float()
-    x = (x.mean(1, keepdim=True) if vae.config.out_channels == 3
-         else pixel_shuffle(x, patch_size(vae.config.in_channels)))
-    return x / 2 + 0.5

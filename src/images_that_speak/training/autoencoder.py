@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from ..figures import declares
-from ..networks.autoencoder import decode, encode, load_autoencoder, pocket_autoencoder
+from ..networks.autoencoder import load_autoencoder, pocket_autoencoder
+from ..networks.codec import decode, encode
 from .export import save_half
 from .schedule import adamw
 

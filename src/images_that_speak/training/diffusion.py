@@ -17,7 +17,7 @@ from ..diffusion.predictor import NoiseSchedule, Predictor
 from ..errors import UserError
 from ..figures import declares
 from ..networks.condition import Conditioner
-from ..networks.scene import scene_cells
+from ..networks.squares import scene_cells
 from ..ranges import check_ranges
 from ..speech.phonemes import PAUSE, PHONE_IDS
 from ..weights import finite

@@ -65,7 +65,7 @@ class ReadBack(L.Callback):
                 raise UserError("callbacks.read_back.generate: family.durations=null; phonemes need a "
                                 "duration model")
             # The adapter is in memory: of the layout its class matters, not where it lies.
-            layout = replace(layout, phonemes=type(conditioner), conditions=None)
+            layout = replace(layout, adapter_in_memory=type(conditioner), conditions=None)
             data = trainer.datamodule  # type: ignore[attr-defined]
             train = data.train if isinstance(data, PictureData) else None
             # Voices and embeddings are those it is trained on.

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..diffusion.layout import latent_statistics
 from ..figures import declares
-from ..networks.scene import cell_coordinates, pocket_scene_conditioner, scene_cells
+from ..networks.scene import pocket_scene_conditioner
+from ..networks.squares import cell_coordinates, scene_cells
 from .export import save_half
 from .schedule import adamw
 
