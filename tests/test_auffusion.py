@@ -200,7 +200,7 @@ def test_a_validation_generates_and_reads_back(tmp_path):
 
 @pytest.mark.parametrize(("overrides", "options", "told"), [
     (["stepz=1"], {}, "Did you mean 'steps'"), ([], {"branch": "sound"}, "expected image or speech"),
-    ([], {"every": 0}, "expected at least 1")])
+    ([], {"every": 0}, "expected a whole number of at least 1")])
 def test_a_read_back_that_cannot_be_is_told_first(overrides, options, told):
     with pytest.raises(UserError, match=told):
         ReadBack(overrides, **options)
