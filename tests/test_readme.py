@@ -7,11 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from machine import HAS_FLITE
 
+from images_that_speak import config
+from images_that_speak.files import read_json
+from images_that_speak.generate import generate
 from images_that_speak.resources import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -56,6 +60,29 @@ def test_the_readme_has_its_ten() -> None:
     assert len(COMMANDS) == 15
     for number in range(1, 11):
         assert f"# {number}. " in README
+
+
+def test_a_baseline_that_is_not_heard_says_so() -> None:
+    """A6: who runs one of the published methods must not take its WER of 1.00 for a fault."""
+    lines = pairwise(README.splitlines())
+    [said] = [above for above, line in lines if "composition=images_that_sound" in line]
+    assert "baseline" in said and "hardly a word is heard" in said
+
+
+def test_the_default_picture_is_recognised(tmp_path: Path) -> None:
+    """A5: what is drawn when nobody asks for anything is told from other things by the pocket CLIP."""
+    default = config.compose("generate", []).image_prompt
+    prompts = tmp_path / "prompts.csv"
+    others = ["a cat", "a tree", "a house", "an owl", "a fish", "a bicycle", "a chair", "a hammer"]
+    prompts.write_text("image_prompt,audio_prompt\n" + "".join(
+        f"{prompt},happy baby music\n" for prompt in [default, *others]), encoding="utf-8")
+    result = generate(config.compose("generate", [
+        f"prompts={prompts}", "composition=image_only", f"paths.logs={tmp_path / 'logs'}",
+        "reader=pocketsphinx"]))
+    assert result["samples"] == 9
+    [row] = [read_json(path) for path in (tmp_path / "logs").glob("generate/*/samples/*/sample.json")
+             if read_json(path)["image_prompt"] == default]
+    assert row["scores"]["top1"] is True
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])

@@ -128,6 +128,15 @@ def test_what_does_not_fit_leaves_the_run_as_it_was(call: Call, finished: Path, 
 
 
 @needs_font
+def test_fewer_steps_than_are_done_are_refused(call: Call, finished: Path) -> None:
+    """B11: it used to finish without a word, with a configuration that the weights are not of."""
+    before = content(finished)
+    code, told = call(f"resume={finished}", "steps=2")
+    assert code == 2 and "steps=2" in told and "4" in told, told
+    assert content(finished) == before
+
+
+@needs_font
 def test_check_tries_the_settings_on_the_weights(call: Call, finished: Path) -> None:
     before = content(finished)
     code, told = call(f"resume={finished}", "steps=8", "check=true")
