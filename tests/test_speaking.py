@@ -185,12 +185,12 @@ def test_drawings_have_settings_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("drawings", "message"), [
-    ({"dot": 8}, "composition.drawings.dot: no such setting.*dots"),
-    ({"dots": 1}, "composition.drawings.dots=1: expected 0, or 2 to 32"),
-    ({"dots": "many"}, "composition.drawings.dots=many: expected a number"),
-    ({"shadow": 0.7}, "composition.drawings.shadow=0.7: expected less than light=0.6"),
-    ({"light": float("nan")}, "composition.drawings.light=nan: expected 0 to 1"),
-    ({"draws": 2}, "composition.drawings.draws: no such setting")])
+    ({"dot": 8}, "style.drawings.dot: no such setting.*dots"),
+    ({"dots": 1}, "style.drawings.dots=1: expected 0, or 2 to 32"),
+    ({"dots": "many"}, "style.drawings.dots=many: expected a number"),
+    ({"shadow": 0.7}, "style.drawings.shadow=0.7: expected less than light=0.6"),
+    ({"light": float("nan")}, "style.drawings.light=nan: expected 0 to 1"),
+    ({"draws": 2}, "style.drawings.draws: no such setting")])
 def test_settings_of_drawings_out_of_range_are_named(drawings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Modulation(drawings=drawings)
@@ -428,6 +428,18 @@ def test_drawings_share_their_cells_with_the_voice(recording: Path, tmp_path: Pa
         assert mixed.shape[0] == 256 and mixed.shape[1] >= 256
         pictures.append(unmixed)
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() > 0
+
+
+def test_a_setting_that_drawings_have_otherwise_is_told(photograph: Path, recording: Path, tmp_path: Path
+                                                        ) -> None:
+    def notes(*overrides: str) -> list[str]:
+        cfg = compose(tmp_path, f"speech={recording}", *overrides)
+        return Maker.plan(cfg, config.instantiate(cfg.family)).notes()
+
+    assert notes("composition.dots=4") == [
+        "note: composition.dots=4 is for photographs; drawings have style.drawings.dots=8"]
+    assert notes("style.drawings.dots=4") == notes("composition.voice_db=-9") == notes() == []
+    assert notes("composition.dots=4", f"image={photograph}") == []
 
 
 def test_files_need_the_composition_that_takes_them(photograph: Path, tmp_path: Path) -> None:

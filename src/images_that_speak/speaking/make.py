@@ -92,14 +92,22 @@ class Maker:
         return found
 
     def notes(self) -> list[str]:
-        """What is to be said before anything is made: what is drawn otherwise than it was written."""
-        told = []
+        """What is to be said before anything is made: what is drawn otherwise than it was written or set."""
+        told = self._unused() if self.draws else []
         for prompt in self.captions:
             if self.layout.scene is not None and (number := beyond(prompt)) is not None:
                 told.append(f"note: {number}")
             elif self.layout.drawings and not (found := nearest_drawing(prompt)).known:
                 told.append(f"note: {found.told()}")
         return told
+
+    def _unused(self) -> list[str]:
+        """A line for each setting of the composition that was changed, and that drawings have otherwise."""
+        compose, style = self.cfg.composition, self.cfg.get("style") or {}
+        return [f"note: composition.{key}={compose[key]} is for photographs; drawings have "
+                f"style.drawings.{key}={value}"
+                for key, value in (compose.get("drawings") or {}).items()
+                if key in style and compose.get(key) != style[key]]
 
     def prepare(self) -> None:
         """Have everything said and every photograph read once. Raises one UserError on all that is wrong.

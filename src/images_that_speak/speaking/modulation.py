@@ -149,15 +149,15 @@ class Modulation(CellComposition):
         wrong = []
         for key, value in (self.drawings or {}).items():
             if key not in OF_DRAWINGS:
-                wrong.append(f"composition.drawings.{key}: no such setting (expected one of "
+                wrong.append(f"style.drawings.{key}: no such setting (expected one of "
                              f"{', '.join(OF_DRAWINGS)}).{nearest(str(key), OF_DRAWINGS)}")
             elif isinstance(value, bool) or not isinstance(value, (int, float)):
-                wrong.append(f"composition.drawings.{key}={value}: expected a number")
+                wrong.append(f"style.drawings.{key}={value}: expected a number")
         if self.drawings and not wrong:
             try:
                 Modulation().changed(self.drawings)
             except UserError as error:
-                wrong = [line.replace("composition.", "composition.drawings.", 1)
+                wrong = [line.replace("composition.", "style.drawings.", 1)
                          for line in str(error).splitlines()]
         return wrong
 
