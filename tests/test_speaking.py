@@ -438,7 +438,7 @@ def test_a_setting_that_drawings_have_otherwise_is_told(photograph: Path, record
 
     assert notes("composition.dots=4") == [
         "note: composition.dots=4 is for photographs; drawings have style.drawings.dots=8"]
-    assert notes("style.drawings.dots=4") == notes("composition.voice_db=-9") == notes() == []
+    assert notes("style.drawings.dots=4") == notes("composition.valleys=0.4") == notes() == []
     assert notes("composition.dots=4", f"image={photograph}") == []
 
 
