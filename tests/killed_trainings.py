@@ -16,6 +16,7 @@ import lightning as L
 import numpy as np
 import soundfile
 import torch
+from kill_at import KillAt
 
 from images_that_speak import config
 from images_that_speak.audio.mel import MEL
@@ -39,17 +40,6 @@ TINY = {
     "ctc": ["data.batch_size=2", "data.corpora=[{root}/corpus]", "data.frames=64", "data.valid_windows=2",
             "model.dim=16", "model.layers=1"],
 }
-
-
-class KillAt(L.Callback):
-    """SIGKILL, as an out-of-memory killer would send it, before the optimiser's step of one batch."""
-
-    def __init__(self, batch: int):
-        self.batch = batch
-
-    def on_before_optimizer_step(self, trainer: L.Trainer, *_: object) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_corpus(root: Path, clips: int = 12) -> None:

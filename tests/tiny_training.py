@@ -5,13 +5,12 @@ python tests/tiny_training.py KIND FOLDER STEPS [KILL_AT]
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import torch
+from kill_at import KillAt
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -40,17 +39,6 @@ class RandomLatents(Dataset):
                 "phones": phones, "phone_mask": torch.ones(6, dtype=torch.bool),
                 "frame_phones": phones.repeat_interleave(22)[:128].contiguous(),
                 "frame_position": torch.linspace(0, 0.99, 128), "voice": torch.tensor(1)}
-
-
-class KillAt(L.Callback):
-    """SIGKILL, as an out-of-memory killer would send it, before the optimiser's step of one batch."""
-
-    def __init__(self, batch: int):
-        self.batch = batch
-
-    def on_before_optimizer_step(self, trainer: L.Trainer, *_: object) -> None:
-        if trainer.fit_loop.total_batch_idx == self.batch:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def build(kind: str) -> LatentDiffusionTraining:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ class Numbered(Dataset[Batch]):
         return self.batch(number)
 
 
-class StepData(L.LightningDataModule):
+class StepData(L.LightningDataModule, ABC):
     """One batch a step; a resumed run goes on with the one after its checkpoint, with any number of workers.
 
     Subclasses write `train_batch`, `valid_batch` and how many of the latter there are, `valid_batches`.
@@ -43,11 +44,13 @@ class StepData(L.LightningDataModule):
         check_ranges({"data.batch_size": batch_size, "data.workers": workers})
         self.batch_size, self.workers = batch_size, workers
 
+    @abstractmethod
     def train_batch(self, number: int) -> Batch:
-        raise NotImplementedError
+        """Batch `number` of training, counted from 0: the same whenever it is asked for."""
 
+    @abstractmethod
     def valid_batch(self, number: int) -> Batch:
-        raise NotImplementedError
+        """Batch `number` of validation, below `valid_batches`."""
 
     def train_dataloader(self) -> Loader:
         return Loader(Numbered(self.train_batch), batch_size=None, num_workers=self.workers)
