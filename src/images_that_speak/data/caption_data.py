@@ -50,7 +50,7 @@ class CaptionData(StepData):
         return Drawn(lambda rng: rng.integers(0, len(self.train[0]), self.batch_size), self.seed)
 
     @property
-    def valid_batches(self) -> int:  # type: ignore[override]
+    def valid_batches(self) -> int:
         return -(-len(self.valid[0]) // VALID)
 
     def train_batch(self, number: int) -> dict[str, Tensor]:

@@ -130,12 +130,14 @@ class ColouredData(StepData):
         corpus: folder of the speech corpus whose pictures lie over the drawings.
     """
 
-    valid_batches = 8
-
     def __init__(self, corpus: str | Path, batch_size: int = 16, workers: int = 0, seed: int = 0):
         super().__init__(batch_size, workers)
         self.train = ColouredWindows(str(corpus), seed=seed, batch_size=batch_size)
         self.valid = replace(self.train, seed=seed + 1, split="test")
+
+    @property
+    def valid_batches(self) -> int:
+        return 8
 
     def train_batch(self, number: int) -> dict[str, Any]:
         return vars(self.train.batch(number))

@@ -101,7 +101,7 @@ class DurationData(StepData):
         return Drawn(lambda rng: rng.integers(places, size=1), self.seed)
 
     @property
-    def valid_batches(self) -> int:  # type: ignore[override]
+    def valid_batches(self) -> int:
         return -(-len(self.valid) // self.batch_size)
 
     def train_batch(self, number: int) -> dict[str, Tensor]:

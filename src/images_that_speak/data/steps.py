@@ -34,15 +34,18 @@ class Numbered(Dataset[Batch]):
 class StepData(L.LightningDataModule, ABC):
     """One batch a step; a resumed run goes on with the one after its checkpoint, with any number of workers.
 
-    Subclasses write `train_batch`, `valid_batch` and how many of the latter there are, `valid_batches`.
+    Subclasses write what is abstract here.
     """
-
-    valid_batches = 0
 
     def __init__(self, batch_size: int, workers: int = 0):
         super().__init__()
         check_ranges({"data.batch_size": batch_size, "data.workers": workers})
         self.batch_size, self.workers = batch_size, workers
+
+    @property
+    @abstractmethod
+    def valid_batches(self) -> int:
+        """How many batches a validation takes."""
 
     @abstractmethod
     def train_batch(self, number: int) -> Batch:

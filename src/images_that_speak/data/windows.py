@@ -221,8 +221,6 @@ class WindowData(StepData):
         pixels: side S of a window. ramp: steps until all windows are distorted.
     """
 
-    valid_batches = 4
-
     def __init__(self, batch_size: int = 128, pixels: int = 64, ramp: int = 350, font: str = FONT,
                  workers: int = 0, seed: int = 0):
         super().__init__(batch_size, workers)
@@ -230,6 +228,10 @@ class WindowData(StepData):
         self.train = Windows(seed, pixels, batch_size, font=font)
         self.valid = replace(self.train, seed=seed + 1)
         self.ramp = ramp
+
+    @property
+    def valid_batches(self) -> int:
+        return 4
 
     def train_batch(self, number: int) -> dict[str, Any]:
         return self._batch(self.train, number, min(1.0, number / self.ramp))
