@@ -187,8 +187,8 @@ def test_jobs_of_a_sweep_share_what_is_loaded(make, tmp_path, monkeypatch):
     """Kept from job to job, each part is loaded once, and the samples are those of loading anew."""
     loads = []
     real = family_module.load_model
-    monkeypatch.setattr(family_module, "load_model",
-                        lambda cls, folder, dtype: loads.append(folder) or real(cls, folder, dtype))
+    monkeypatch.setattr(family_module, "load_model", lambda cls, folder, dtype, **more: loads.append(folder)
+                        or real(cls, folder, dtype, **more))
 
     def images(logs: str) -> list[bytes]:
         for overrides in (["composition=image_only"], ["seed=1"], ["seed=2", "guidance.audio_scale=2"]):

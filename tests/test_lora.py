@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from images_that_speak import config
-from images_that_speak.checks.findings import compare_lora
 from images_that_speak.diffusion.family import Family, phone_batch
 from images_that_speak.diffusion.layout import pocket_layout
 from images_that_speak.errors import UserError
@@ -226,10 +225,9 @@ def test_what_fits_no_module_is_refused(pocket, tmp_path, name, shape, said):
     module = next(name for name, _ in unet.named_modules() if name.endswith("attn1.to_q"))
     save_file({name.format(name=module, flat=module.replace(".", "_")): torch.ones(shape)},
               tmp_path / "pytorch_lora_weights.safetensors")
-    with pytest.raises(UserError, match=said):
-        loaded(pocket, tmp_path)
-    with pytest.raises(UserError, match=said):
-        compare_lora(unet, tmp_path)
+    for weights in (True, False):
+        with pytest.raises(UserError, match=said):
+            Family.load(pocket_layout(pocket, lora=tmp_path), ("speech",), weights=weights)
 
 
 def test_a_lora_that_changes_nothing_says_so(pocket, tmp_path, capsys):
@@ -244,8 +242,9 @@ def test_a_lora_that_changes_nothing_says_so(pocket, tmp_path, capsys):
 def test_unfrozen_parameters_of_another_unet_are_told(pocket, trained, tmp_path):
     folder = Path(shutil.copytree(trained[1], tmp_path / "weights"))
     save_file({"other_block.weight": torch.zeros(1)}, folder / "unfrozen.safetensors")
-    with pytest.raises(UserError, match="other_block.weight is no parameter of the speech"):
-        loaded(pocket, folder)
+    for weights in (True, False):
+        with pytest.raises(UserError, match="other_block.weight is no parameter of the speech"):
+            Family.load(pocket_layout(pocket, lora=folder), ("speech",), weights=weights)
 
 
 def test_a_trained_voice_is_heard_with_one_key(pocket, trained, tmp_path):

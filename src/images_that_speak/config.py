@@ -9,7 +9,7 @@ import copy
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -378,18 +378,46 @@ def unbound(node: Any, where: str = "", given: Iterable[str] = ()) -> list[str]:
     found = []
     for key, entry in targets(node, where):
         try:
-            takes = inspect.signature(locate(entry["_target_"], key)).parameters
+            takes, whatever = arguments(entry["_target_"], key)
         except UserError as error:
             found.append(str(error))
             continue
-        except ValueError:  # written in C: it has no signature to compare with
-            continue
-        if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        if whatever:
             continue
         names = [name for name in entry if not (name.startswith("_") and name.endswith("_"))]
         found += [f"{key}.{name}: {entry['_target_']} takes no {name!r}.{nearest(name, takes)}"
                   for name in [*names, *(given if key == (where or "_target_") else ())] if name not in takes]
     return found
+
+
+def arguments(target: str, where: str = "_target_") -> tuple[Collection[str], bool]:
+    """The names of the arguments that a target takes, and whether it takes any others."""
+    found = locate(target, where)
+    try:
+        takes = inspect.signature(found).parameters
+    except ValueError:  # written in C: it has no signature
+        return (), True
+    return takes, any(p.kind is p.VAR_KEYWORD for p in takes.values())
+
+
+def without_weights(node: Any) -> Any:
+    """`node` with every loader in it told to leave weights in their files, and not to ask the hub.
+
+    Loaders of this package take `weights` and `offline`; of the libraries' `from_pretrained` the network is
+    on torch's meta device.
+    """
+    if isinstance(node, list):
+        return [without_weights(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: without_weights(child) for key, child in node.items()}
+    target = str(node.get("_target_", ""))
+    if not target:
+        return node
+    takes, whatever = arguments(target)
+    if whatever and target.endswith(".from_pretrained"):
+        return {**node, "device_map": "meta", "local_files_only": True}
+    return node | {key: value for key, value in (("weights", False), ("offline", True)) if key in takes}
 
 
 def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:

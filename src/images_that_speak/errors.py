@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 
 class UserError(ValueError):
@@ -14,3 +15,20 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the choice most like `name`, or an empty string."""
     found = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+@contextmanager
+def gathered() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Steps that do not depend on each other, `with step():` each; their UserErrors are raised as one."""
+    errors: list[str] = []
+
+    @contextmanager
+    def step() -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            errors.append(str(error))
+
+    yield step
+    if errors:
+        raise UserError("\n".join(errors))

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ..audio.vocoder import load_vocoder, vocoder_file, without_weights
 from ..config import instantiate
-from ..diffusion.composition import BOTH, NO_PHONES, as_composition
-from ..diffusion.estimate import estimate
-from ..diffusion.family import find_device
-from ..diffusion.generate import plan, read_settings, refuse_unused
-from ..diffusion.guidance import check_starts
+from ..diffusion.composition import BOTH, as_composition
+from ..diffusion.estimate import estimate, held, parameters
+from ..diffusion.family import Family, find_device
+from ..diffusion.generate import plan, read_settings
 from ..diffusion.layout import USUAL_SIZE, Layout, NotFetched, download_command, find_weights
 from ..diffusion.loading import DTYPES
 from ..diffusion.method import Job
-from ..diffusion.parts import parameters, parts
-from ..diffusion.sampling import make_scheduler
 from ..errors import UserError
 from ..speaking.make import in_same_cells, refuse_files
 from ..speech.phonemes import PAUSE
-from .findings import Findings, compare, compare_lora, counted, size, table, weights
+from .findings import Findings, counted, table
 from .readers import check_metrics, check_readers
 from .speaking import check_speaking
 
@@ -32,28 +27,22 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     """What `cfg` (configs/generate.yaml) would make, and everything that is wrong with it."""
     found = Findings()
     layout = _layout(found, cfg)
+    device = torch.device("cpu")
     with found.step("device"):
-        found.tell("device", f"{find_device(cfg.device)}, {cfg.precision.trainer}")
-    if in_same_cells(cfg):
+        device = find_device(cfg.device)
+        found.tell("device", f"{device}, {cfg.precision.trainer}")
+    if not in_same_cells(cfg):
+        with found.step("image"):
+            refuse_files(cfg)
+        with found.step("composition"):
+            as_composition(instantiate(cfg.composition))
         if layout is not None:
-            _tell_weights(found, layout, check_speaking(found, cfg, layout), cfg.vocoder.path)
-        check_metrics(found, cfg)
-        check_readers(found, cfg)
-        return found.lines, found.problems
-    with found.step("image"):
-        refuse_files(cfg)
-    branches = _branches(found, cfg, layout)
-    if layout is not None:
-        with found.step("voice"):
-            layout.voice_id(cfg.voice)
-        with found.step("pitch"):
-            layout.check_pitch(cfg.pitch)
-        _tell_weights(found, layout, branches, cfg.vocoder.path)
-        jobs = _jobs(found, cfg, layout)
-        _tell_steps(found, cfg, layout, len(jobs))
+            _denoising(found, cfg, layout, device)
+    elif layout is not None:
+        _family(found, cfg, layout, check_speaking(found, cfg, layout), device)
     check_metrics(found, cfg)
     check_readers(found, cfg)
-    return found.lines, found.problems
+    return found.lines, list(dict.fromkeys(found.problems))
 
 
 def _layout(found: Findings, cfg: DictConfig) -> Layout | None:
@@ -83,74 +72,42 @@ def _layout(found: Findings, cfg: DictConfig) -> Layout | None:
     return None
 
 
-def _branches(found: Findings, cfg: DictConfig, layout: Layout | None) -> tuple[str, ...]:
-    """The branches that the method calls; none when it or the composition is wrong."""
-    method = None
-    with found.step("method"):
-        method = instantiate(cfg.method)
-        refuse_unused(cfg, method)
-    if method is not None and "composition" in method.unused:
-        found.tell("method", f"{method.name} of {' and '.join(BOTH)}")
-        return BOTH
-    compose = None
+def _denoising(found: Findings, cfg: DictConfig, layout: Layout, device: torch.device) -> None:
+    """What the branches make together: networks, samples, steps, memory and time."""
+    settings = None
     with found.step("composition"):
-        compose = as_composition(instantiate(cfg.composition))
-    if compose is None:
-        return ()
-    if layout is not None and compose.needs_phones and not layout.speaks_phonemes:
-        found.problems.append(NO_PHONES.format(compose.name))
-    if len(compose.branches) > 1:
-        with found.step("guidance"):
-            check_starts({"image": cfg.guidance.image_start, "speech": cfg.guidance.audio_start})
-    found.tell("composition", f"{compose.name} of {' and '.join(compose.branches)}")
-    return compose.branches
-
-
-def _tell_weights(found: Findings, layout: Layout, branches: tuple[str, ...], vocoder: str | None) -> None:
-    """Parameters and bytes of every part that would be loaded, and whether its files hold what it says.
-
-    Large networks are built without numbers; the vocoder, which is small, is loaded.
-    """
-    rows: list[tuple[str, int, int]] = []
-    unet = None
-    # Malformed conditions have been told with the family.
-    for name, part in parts(layout, branches).items():
-        with found.step(name):
-            module = part.build()
-            unet = module if name == "speech UNet" else unet
-            rows.append((name, parameters(module), size(part.folder)))
-            compare(module, part.folder)
-    if layout.durations is not None:
-        with found.step("duration model"):
-            rows.append(("duration model", *weights(layout.durations)))
-    if layout.lora is not None and unet is not None:
-        with found.step("LoRA"):
-            rows.append(("LoRA", *weights(layout.lora)))
-            compare_lora(unet, layout.lora)
-    player = vocoder or layout.vocoder
-    with found.step("vocoder"):
-        playing = load_vocoder(player)
-        if not without_weights(player):
-            rows.append(("vocoder", parameters(playing), vocoder_file(player).stat().st_size))
-    found.tell("weights", *table(rows))
-    if without_weights(player):
-        found.tell("", f"played by {player}, which has no weights")
-
-
-def _tell_steps(found: Findings, cfg: DictConfig, layout: Layout, samples: int) -> None:
-    """Scheduler, steps, and how many network evaluations they come to."""
-    with found.step("scheduler"):
-        options: Any = OmegaConf.to_container(cfg.scheduler, resolve=True)
-        make_scheduler(schedule=layout.schedule, **options)
-    with found.step("guidance"):
         settings = read_settings(cfg, layout)
-        together = min(cfg.batch_size, max(samples, 1))
-        by = settings.method.name if "scheduler" in settings.method.unused else cfg.scheduler.name
-        found.tell("steps", f"{counted(cfg.steps, 'step')} of {by}; {settings.evaluations:,} network "
-                   f"evaluations a sample, {settings.evaluations * samples:,} in all, "
-                   f"{counted(together, 'sample')} at once")
-        guess = estimate(layout, settings.branches, settings.evaluations, together, cfg.precision.dtype)
-        found.tell("estimate", *guess.lines(samples, find_device(cfg.device), DTYPES[cfg.precision.dtype]))
+        branches = " and ".join(settings.branches)
+        if "composition" in settings.method.unused:
+            found.tell("method", f"{settings.method.name} of {branches}")
+        else:
+            found.tell("composition", f"{settings.compose.name} of {branches}")
+    family = _family(found, cfg, layout, settings.branches if settings else BOTH, device)
+    jobs = _jobs(found, cfg, layout)
+    if settings is None:
+        return
+    together = min(cfg.batch_size, max(len(jobs), 1))
+    by = settings.method.name if "scheduler" in settings.method.unused else cfg.scheduler.name
+    found.tell("steps", f"{counted(cfg.steps, 'step')} of {by}; {settings.evaluations:,} network "
+               f"evaluations a sample, {settings.evaluations * len(jobs):,} in all, "
+               f"{counted(together, 'sample')} at once")
+    if family is not None:
+        guess = estimate(family, settings.evaluations, together)
+        found.tell("estimate", *guess.lines(len(jobs), device, DTYPES[cfg.precision.dtype]))
+
+
+def _family(found: Findings, cfg: DictConfig, layout: Layout, branches: tuple[str, ...],
+            device: torch.device) -> Family | None:
+    """The networks as they will be loaded, without their weights; tells of their parameters and bytes."""
+    with found.step("family"):
+        family = Family.load(layout, (*branches, *(["vae"] if branches else []), "vocoder"), weights=False,
+                             device=str(device), dtype=cfg.precision.dtype, vocoder=cfg.vocoder.path)
+        rows = [(name, parameters(network), held(network)) for name, network in family.networks.items()]
+        untrained = [] if family.vocoder.trained else [
+            f"played by {cfg.vocoder.path or layout.vocoder}, which has no weights"]
+        found.tell("weights", *table([row for row in rows if row[1]]), *untrained)
+        return family
+    return None
 
 
 def _jobs(found: Findings, cfg: DictConfig, layout: Layout) -> list[Job]:

@@ -7,26 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from accelerate import init_empty_weights
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..audio.hifigan import load_published
-from ..config import instantiate, locate, unbound
+from ..config import instantiate, locate, unbound, without_weights
 from ..data.datamodule import PictureData
 from ..data.manifest import Corpus
 from ..data.published import PublishedClips
-from ..diffusion.layout import find_part
-from ..diffusion.parts import no_numbers, parameters
+from ..diffusion.estimate import parameters
+from ..diffusion.loading import without_bars
 from ..errors import UserError
 from ..training.checkpoints import damage
 from ..training.diffusion import LatentDiffusionTraining
 from ..training.fit import check_strategy
+from ..training.jobs import BUILT
 from ..training.matching import match
 from ..training.resume import refuse_misfit
 from ..training.train import autoencoder_folder, check_resumed, misnamed
 from ..training.vocoder import VocoderTraining, find_start
 from .findings import Findings, table
-from .jobs import JOBS
 
 
 def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
@@ -36,8 +37,10 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         return found.lines, found.problems
     if (job := OmegaConf.select(cfg, "model.job")) is not None:
         with found.step("model.job"):
-            found.tell("job", (locate(job, "model.job").__doc__ or job).splitlines()[0])
-            _job(found, cfg, job)
+            function = locate(job, "model.job")
+            found.tell("job", (function.__doc__ or job).splitlines()[0])
+            if function in BUILT:
+                _tell_networks(found, BUILT[function](cfg).items())
         module = None
     else:
         module = _networks(found, cfg)
@@ -69,53 +72,21 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     return found.lines, found.problems
 
 
-def skeleton(target: str, path: str) -> Any:
-    """The network that `target`, a `from_pretrained`, would load from the folder `path`, without its weights.
-
-    Raises UserError when the folder has no configuration.
-    """
-    cls = locate(target.removesuffix(".from_pretrained"), "model")
-    try:
-        return cls.from_config(cls.load_config(path, local_files_only=True))
-    except OSError as error:
-        raise UserError(f"{path}: no {cls.__name__} (expected a folder with its config.json)") from error
-
-
-def skeleton_text(source: str) -> Any:
-    """The text conditioner of a pipeline without its weights; frozen, as in training."""
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    from ..networks.text import TextConditioner
-
-    encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(
-        str(find_part(f"{source}/text_encoder", "adapter.source", offline=True))))
-    folder = find_part(f"{source}/tokenizer", "adapter.source", offline=True)
-    words = CLIPTokenizer.from_pretrained(str(folder))
-    return TextConditioner(encoder.requires_grad_(False), words)
-
-
 def _networks(found: Findings, cfg: DictConfig) -> L.LightningModule | None:
-    """The module, built without its numbers."""
+    """The module as it will be built, but for its weights."""
     if wrong := [problem for problem in misnamed(cfg) if problem.startswith("model")]:
         found.problems += wrong
         return None
     with found.step("model"):
-        node = _without_weights(OmegaConf.to_container(cfg.model, resolve=True))
-        with no_numbers():
+        without_bars()
+        node = without_weights(OmegaConf.to_container(cfg.model, resolve=True))
+        with init_empty_weights(include_buffers=False):  # tables that a module computes are made of numbers
             module: L.LightningModule = instantiate(node, max_steps=cfg.steps)
+        if isinstance(module, VocoderTraining) and module.hparams["start"] is not None:
+            load_published(find_start(module.hparams["start"], offline=True))  # small enough to be read
         _tell_networks(found, module.named_children())
         return module
     return None
-
-
-def _job(found: Findings, cfg: DictConfig, job: str) -> None:
-    """The same for what a job trains, where it is one of ours."""
-    options: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    del options["job"]
-    if job in JOBS:
-        with no_numbers():
-            parts = JOBS[job](cfg, options)
-        _tell_networks(found, parts.items())
 
 
 def _tell_networks(found: Findings, parts: Iterable[tuple[str, nn.Module]]) -> None:
@@ -131,30 +102,6 @@ def _tell_networks(found: Findings, parts: Iterable[tuple[str, nn.Module]]) -> N
         # In float32: the weights, and a gradient and AdamW's two moments of what is trained.
         found.tell("memory", f"{bytes_ / 2**30:.1f} GiB for weights, gradients and "
                    "optimiser, and feature maps beside them")
-
-
-def _without_weights(node: Any) -> Any:
-    """`node` with every network that would be read from a folder replaced by its `skeleton`."""
-    if isinstance(node, list):
-        return [_without_weights(child) for child in node]
-    if not isinstance(node, dict):
-        return node
-    if node.get("_target_") == "images_that_speak.training.pretrained.pretrained_unet":
-        # Without asking the hub: what it would take to fetch it is told.
-        folder = find_part(f"{node['source']}/unet", "model.unet.source", offline=True)
-        return {"_target_": f"{__name__}.skeleton",
-                "target": "diffusers.UNet2DConditionModel.from_pretrained",
-                "path": str(folder)}
-    if node.get("_target_") == "images_that_speak.training.pretrained.pretrained_text":
-        return {"_target_": f"{__name__}.skeleton_text", "source": node["source"]}
-    if node.get("start") and "_target_" in node and locate(node["_target_"]) is VocoderTraining:
-        file = find_start(node["start"], offline=True)
-        load_published(file)  # small enough to be read, and broken before it is trained
-        return {**node, "start": str(file)}
-    if str(node.get("_target_", "")).endswith(".from_pretrained"):
-        return {"_target_": f"{__name__}.skeleton", "target": node["_target_"],
-                "path": node["pretrained_model_name_or_path"]}
-    return {key: _without_weights(child) for key, child in node.items()}
 
 
 def _data(found: Findings, cfg: DictConfig) -> None:

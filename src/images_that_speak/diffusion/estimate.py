@@ -1,6 +1,6 @@
 """What a generation will take of memory and time, before a weight is read.
 
-The networks are built without their numbers and called once: their operations are counted, and the bytes of
+The networks are loaded without their weights and called once: their operations are counted, and the bytes of
 what lives between them.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,11 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from ..files import read_json
-from .family import find_device
+from .family import Family, find_device
 from .layout import Layout
 from .loading import DTYPES
-from .parts import parameters, parts
 
 LARGE = 1 << 30  # bytes of UNets from which on a generation says what it takes
 
@@ -82,12 +79,9 @@ class _Fused(TorchFunctionMode):
 
 
 @torch.no_grad()
-def cost(module: nn.Module, *args: Any, call: Callable[..., Any] | None = None, fused: bool = True) -> Cost:
-    """What `module(*args)`, or a method `call` of it, takes; all its parameters are on the meta device.
-
-    fused: whether attention is by a kernel that never holds the matrix of all pairs.
-    """
-    with _Count(module) as counted, _Fused(counted) if fused else nullcontext():
+def cost(module: nn.Module, *args: Any, call: Callable[..., Any] | None = None) -> Cost:
+    """What `module(*args)`, or a method `call` of it, takes; all its parameters are on the meta device."""
+    with _Count(module) as counted, _Fused(counted):
         (call or module)(*args)
     return Cost(counted.flops, counted.peak)
 
@@ -125,41 +119,40 @@ class Estimate:
         return lines
 
 
-def estimate(layout: Layout, branches: tuple[str, ...], evaluations: int, batch_size: int,
-             dtype: str = "float32") -> Estimate:
-    """What generating with `layout` takes.
+def parameters(module: nn.Module, trained: bool = False) -> int:
+    """How many parameters a module has; with `trained` only those that training changes."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
+
+
+def held(module: nn.Module) -> int:
+    """The bytes of a module's parameters in memory."""
+    return sum(p.nbytes for p in module.parameters())
+
+
+def estimate(family: Family, evaluations: int, batch_size: int) -> Estimate:
+    """What generating with a family takes that was loaded without weights: its branches and autoencoder.
 
     Args:
-        branches: those that the composition calls.
         evaluations: UNet passes a sample takes.
         batch_size: samples denoised together; the passes with and without a condition are one call.
-
-    Raises UserError when a network cannot be built from its config.
     """
-    built: dict[str, Any] = {name: part.build() for name, part in parts(layout, branches).items()}
-    width, known = DTYPES[dtype].itemsize, {}
-    costs = []
-    channels, height, columns = layout.latent_shape
-    with torch.device("meta"):
-        latents = torch.empty(2, channels, height, columns)
-        times, one = torch.empty(2, dtype=torch.long), torch.empty(1, channels, height, columns)
-    for branch in branches:
+    costs: dict[str, Cost] = {}
+    shape = family.layout.latent_shape
+    for predictor in family.predictors.values():
+        unet = predictor.unet
         # Stable Diffusion's UNet and Auffusion's differ in their numbers alone.
-        config = {key: value for key, value in read_json(layout.unet[branch] / "config.json").items()
-                  if not key.startswith("_")}
-        if repr(config) not in known:
-            unet = built[f"{branch} UNet"]
-            tokens = torch.empty(2, 77, unet.config.cross_attention_dim, device="meta")
-            known[repr(config)] = cost(unet, latents, times, tokens,
-                                       fused=layout.running.attention in ("sdpa", "xformers"))
-        costs.append(known[repr(config)])
-    vae = built["autoencoder"]
-    if layout.running.vae_tiling and hasattr(vae, "enable_tiling"):
-        vae.enable_tiling()
-    decoding = cost(vae, one, call=vae.decode)
-    weights = 0 if layout.running.offload else width * sum(map(parameters, built.values()))
-    dearest = max(costs, key=lambda found: found.flops)
-    maps = max(dearest.bytes * batch_size * width // 4, decoding.bytes * width // 4)
+        kind = repr({key: value for key, value in unet.config.items() if not key.startswith("_")})
+        if kind not in costs:
+            with torch.device("meta"):
+                latents = torch.empty(2, *shape, dtype=unet.dtype)
+                tokens = torch.empty(2, 77, unet.config.cross_attention_dim, dtype=unet.dtype)
+                times = torch.empty(2, dtype=torch.long)
+            costs[kind] = cost(unet, latents, times, tokens)
+    vae = family.vae
+    decoding = cost(vae, torch.empty(1, *shape, dtype=vae.dtype, device="meta"), call=vae.decode)
+    weights = 0 if family.layout.running.offload else sum(map(held, family.networks.values()))
+    dearest = max(costs.values(), key=lambda found: found.flops)
+    maps = max(dearest.bytes * batch_size, decoding.bytes)
     return Estimate(weights, maps, dearest.flops * evaluations // 2 + decoding.flops)
 
 
@@ -196,9 +189,10 @@ def announce(layout: Layout, settings: Any, cfg: Any, samples: int) -> None:
 
     settings: of diffusion.generate.
     """
-    branches = settings.branches
-    if sum(file.stat().st_size for branch in branches for file in layout.unet[branch].iterdir()) < LARGE:
+    files = (file for branch in settings.branches for file in layout.unet[branch].iterdir())
+    if sum(file.stat().st_size for file in files) < LARGE:
         return
-    guess = estimate(layout, branches, settings.evaluations, min(cfg.batch_size, samples),
-                     cfg.precision.dtype)
+    family = Family.load(replace(layout, lora=None), (*settings.branches, "vae"), device=cfg.device,
+                         dtype=cfg.precision.dtype, weights=False)
+    guess = estimate(family, settings.evaluations, min(cfg.batch_size, samples))
     print("\n".join(guess.lines(samples, find_device(cfg.device), DTYPES[cfg.precision.dtype])))

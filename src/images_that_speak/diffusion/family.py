@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..audio.mel import MEL
 from ..data.counts import spelled
-from ..errors import UserError, nearest
+from ..errors import UserError, gathered, nearest
 from ..kept import kept, stamp
 from ..networks.codec import decode, encode
 from ..networks.condition import Condition
@@ -25,7 +25,7 @@ from ..speech.alignment import frame_index, frame_phones, speech_activity
 from ..speech.phonemes import PHONE_IDS, UNKNOWN
 from ..speech.plbert import PhonemeBERT
 from .layout import Layout, pocket_layout
-from .loading import DTYPES, apply_lora, load_adapter, load_model, reading
+from .loading import DTYPES, adapter_class, apply_lora, load_model, reading
 from .predictor import NoiseSchedule, Predictor
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Family:
 
     @classmethod
     def load(cls, source: Layout | str | Path | None = None, parts: Iterable[str] = PARTS, *,
-             device: str = "cpu", dtype: str = "float32", vocoder: str | Path | None = None) -> Family:
+             device: str = "cpu", dtype: str = "float32", vocoder: str | Path | None = None,
+             weights: bool = True) -> Family:
         """Load `parts` of a layout, or of a pocket family's folder (None: the embedded one).
 
         Args:
@@ -59,8 +60,11 @@ class Family:
             device: "cpu", "cuda", "cuda:1", … or "auto".
             dtype: of the UNets and text encoders, a key of DTYPES. The VAE stays in float32 on the CPU.
             vocoder: another vocoder folder, or "griffin_lim".
+            weights: with False the networks are on torch's meta device and take no memory; their files are
+                compared with them. The vocoder and a PL-BERT, which are small, are loaded all the same.
 
-        Raises UserError on missing, truncated or foreign weights, or an unknown part, device or dtype.
+        Raises one UserError for all parts whose weights are missing, truncated or foreign, or on an unknown
+        part, device or dtype.
         """
         layout = source if isinstance(source, Layout) else pocket_layout(source)
         parts = tuple(parts)
@@ -70,30 +74,36 @@ class Family:
         if dtype not in DTYPES:
             raise UserError(f"precision.dtype={dtype!r}: expected one of {', '.join(DTYPES)}."
                             f"{nearest(dtype, DTYPES)}")
-        family = cls(layout, find_device(device))
-        on = str(family.device)
-        for branch in ("image", "speech"):
-            if branch in parts:
-                key = (branch, _determining(layout, branch), dtype, on)
-                family.predictors[branch], family.conditioners[branch] = kept(
-                    key, lambda branch=branch: family._load_branch(branch, DTYPES[dtype]))  # type: ignore
-        if "speech" in parts and layout.phoneme_bert is not None:
-            family.phoneme_bert = kept(("PL-BERT", stamp(layout.phoneme_bert), on),
-                                       lambda: PhonemeBERT.from_pretrained(str(layout.phoneme_bert)))
-        if "vae" in parts:
-            from ..networks.autoencoder import autoencoder_class
+        place = find_device(device)
+        family = cls(layout, place if weights else torch.device("meta"))
+        with gathered() as step:
+            for branch in ("image", "speech"):
+                if branch in parts:
+                    with step():
+                        family._take_branch(branch, dtype)
+            if "speech" in parts and layout.phoneme_bert is not None:
+                with step():
+                    family.phoneme_bert = kept(("PL-BERT", stamp(layout.phoneme_bert), str(place)),
+                                               lambda: PhonemeBERT.from_pretrained(str(layout.phoneme_bert)))
+            if "vae" in parts:
+                with step():
+                    family._take_autoencoder(DTYPES[dtype] if place.type == "cuda" else torch.float32)
+            if "vocoder" in parts:
+                from ..audio.vocoder import load_vocoder
 
-            precision = DTYPES[dtype] if family.device.type == "cuda" else torch.float32
-            family.vae = kept(("vae", stamp(layout.vae), precision, on, layout.running),
-                              lambda: layout.running.autoencoder(load_model(
-                                  autoencoder_class(layout.vae), layout.vae, precision), family.device))
-        if "vocoder" in parts:
-            from ..audio.vocoder import load_vocoder
-
-            chosen = vocoder or layout.vocoder
-            family.vocoder = kept(("vocoder", stamp(chosen), on),
-                                  lambda: load_vocoder(chosen).to(family.device))
+                chosen = vocoder or layout.vocoder
+                with step():
+                    family.vocoder = kept(("vocoder", stamp(chosen), str(place)),
+                                          lambda: load_vocoder(chosen).to(place))
         return family
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The loaded networks by name."""
+        found = {f"{branch} UNet": predictor.unet for branch, predictor in self.predictors.items()}
+        found |= {f"{branch} conditioner": made for branch, made in self.conditioners.items()}
+        found |= {"autoencoder": self.vae, "vocoder": self.vocoder}
+        return {name: network for name, network in found.items() if network is not None}
 
     def adopt(self, other: Family) -> None:
         """Take the parts that another one of the same layout has loaded."""
@@ -103,8 +113,46 @@ class Family:
         self.vocoder = self.vocoder if other.vocoder is None else other.vocoder
         self.phoneme_bert = self.phoneme_bert if other.phoneme_bert is None else other.phoneme_bert
 
+    def _take_autoencoder(self, dtype: torch.dtype) -> None:
+        from ..networks.autoencoder import autoencoder_class
+
+        folder, running = self.layout.vae, self.layout.running
+        self.vae = kept(("vae", stamp(folder), dtype, str(self.device), running), lambda: running.autoencoder(
+            self._load(autoencoder_class(folder), folder, dtype), self.device))
+
+    def _load(self, cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+        return load_model(cls, folder, dtype, weights=self.device.type != "meta")
+
+    def _take_branch(self, branch: str, dtype: str) -> None:
+        key = (branch, _determining(self.layout, branch), dtype, str(self.device))
+        self.predictors[branch], self.conditioners[branch] = kept(
+            key, lambda: self._load_branch(branch, DTYPES[dtype]))
+
     def _load_branch(self, branch: str, dtype: torch.dtype) -> tuple[Predictor, Any]:
+        layout, running = self.layout, self.layout.running
+        with gathered() as step:
+            with step():
+                unet = running.unet(self._load_unet(branch, dtype), self.device)
+            with step():
+                conditioner = running.module(self._load_conditioner(branch, dtype), self.device)
+        config = layout.schedule
+        schedule = NoiseSchedule(int(config.get("num_train_timesteps", 1000)), float(config["beta_start"]),
+                                 float(config["beta_end"]))
+        return Predictor(unet, schedule, layout.prediction_type[branch]), conditioner
+
+    def _load_unet(self, branch: str, dtype: torch.dtype) -> Any:
         from diffusers import UNet2DConditionModel
+
+        layout = self.layout
+        unet = self._load(UNet2DConditionModel, layout.unet[branch], dtype)
+        if unet.config.in_channels != layout.latent_shape[0]:
+            raise UserError(f"{layout.unet[branch]}: made for {unet.config.in_channels} latent channels "
+                            f"(expected {layout.latent_shape[0]}, as the autoencoder has)")
+        if branch == "speech" and layout.lora is not None:
+            apply_lora(unet, layout.lora)
+        return unet
+
+    def _load_conditioner(self, branch: str, dtype: torch.dtype) -> nn.Module:
         from transformers import CLIPTextModel, CLIPTokenizer
 
         from ..networks.auffusion import AdaptedTextConditioner
@@ -112,33 +160,21 @@ class Family:
         from ..networks.text import TextConditioner
 
         layout = self.layout
-        unet = load_model(UNet2DConditionModel, layout.unet[branch], dtype)
-        if unet.config.in_channels != layout.latent_shape[0]:
-            raise UserError(f"{layout.unet[branch]}: made for {unet.config.in_channels} latent channels "
-                            f"(expected {layout.latent_shape[0]}, as the autoencoder has)")
-        if branch == "speech" and layout.lora is not None:
-            apply_lora(unet, layout.lora)
         if branch in layout.text_encoder:
-            encoder = load_model(CLIPTextModel, layout.text_encoder[branch], dtype)
+            encoder = self._load(CLIPTextModel, layout.text_encoder[branch], dtype)
             words = layout.tokenizer[branch]
             with reading(words):
-                tokenizer = CLIPTokenizer.from_pretrained(str(words), local_files_only=True)
-            text = TextConditioner(encoder, tokenizer)
-            conditioner: nn.Module = text
-            if branch == "image" and layout.scene is not None:
-                conditioner = SceneConditioner(text, load_model(SceneAdapter, layout.scene, dtype))
-        elif layout.conditions is not None:
+                text = TextConditioner(encoder, CLIPTokenizer.from_pretrained(
+                    str(words), local_files_only=True))
+            if branch == "speech" or layout.scene is None:
+                return text
+            return SceneConditioner(text, self._load(SceneAdapter, layout.scene, dtype))
+        if layout.conditions is not None:
             with reading(layout.conditions):
-                conditioner = AdaptedTextConditioner.from_pretrained(layout.conditions, dtype)
-        else:
-            assert layout.adapter is not None
-            conditioner = load_adapter(layout.adapter, dtype)
-        config = layout.schedule
-        schedule = NoiseSchedule(int(config.get("num_train_timesteps", 1000)), float(config["beta_start"]),
-                                 float(config["beta_end"]))
-        running = layout.running
-        return (Predictor(running.unet(unet, self.device), schedule, layout.prediction_type[branch]),
-                running.module(conditioner, self.device))
+                return AdaptedTextConditioner.from_pretrained(
+                    layout.conditions, dtype, weights=self.device.type != "meta")
+        assert layout.adapter is not None
+        return self._load(adapter_class(layout.adapter), layout.adapter, dtype)
 
     @torch.no_grad()
     def text_condition(self, branch: str, prompts: Sequence[str],

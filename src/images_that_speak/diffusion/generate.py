@@ -19,7 +19,7 @@ from ..audio.mel import MEL
 from ..config import changed, instantiate
 from ..data.counts import beyond
 from ..data.nearest import nearest_drawing
-from ..errors import UserError
+from ..errors import UserError, gathered
 from ..files import content_hash
 from ..prompts import Pair, read_pairs
 from ..runs import Run
@@ -41,15 +41,21 @@ SHOWN = 12  # notes on prompts that are printed
 
 
 def read_settings(cfg: DictConfig, layout: Layout, compose: Composition | None = None) -> Settings:
-    """The settings in `cfg`, checked against the family and the method. Raises UserError.
+    """The settings in `cfg`, checked against the family and the method. Raises one UserError of all that is
+    wrong.
 
     compose: in the place of `cfg.composition`.
     """
-    layout.voice_id(cfg.voice)
-    layout.check_pitch(cfg.pitch)
-    method = instantiate(cfg.method)
-    refuse_unused(cfg, method)
-    compose = compose or as_composition(instantiate(cfg.composition))
+    with gathered() as step:
+        with step():
+            layout.voice_id(cfg.voice)
+        with step():
+            layout.check_pitch(cfg.pitch)
+        with step():
+            method = instantiate(cfg.method)
+            refuse_unused(cfg, method)
+        with step():
+            compose = compose or as_composition(instantiate(cfg.composition))
     guidance = cfg.guidance
     scheduler: Any = OmegaConf.to_container(cfg.scheduler, resolve=True)
     autocast = cfg.precision.autocast

@@ -32,30 +32,45 @@ def reading(folder: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except SafetensorError as error:
-        raise UserError(f"{folder}: truncated or broken safetensors ({error}); fetch it again") from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason: BaseException | None = error
+        while reason is not None:  # diffusers gives another error of its own
+            if isinstance(reason, SafetensorError):
+                raise UserError(f"{folder}: truncated or broken safetensors ({reason}); fetch it again"
+                                ) from error
+            reason = reason.__cause__ or reason.__context__
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder}: cannot be loaded ({said})") from error
 
 
-def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """`cls.from_pretrained` of a local folder, for inference. Raises UserError when a weight is missing."""
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
+def without_bars() -> None:
+    """Have the libraries load without a bar for each part: gone in a moment, it is noise."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging
 
-    # A bar for each part, gone in a moment, is noise before the one that matters.
     logging.disable_progress_bar()
     diffusers_logging.disable_progress_bar()
+
+
+def load_model(cls: Any, folder: Path, dtype: torch.dtype, weights: bool = True) -> Any:
+    """`cls.from_pretrained` of a local folder, for inference.
+
+    weights: with False the network is on torch's meta device, where tensors have shapes and no numbers. The
+        names and shapes in the folder's files are compared all the same.
+
+    Raises UserError when a weight is missing or has another shape.
+    """
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no config.json (expected a folder that {cls.__name__} loads)")
+    without_bars()
     # Where there are none diffusers would say so as if it were an error; pickled ones are read as plain
     # weights.
     safe = any(folder.glob("*.safetensors"))
     with reading(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded, info = cls.from_pretrained(str(folder), torch_dtype=dtype, local_files_only=True,
-                                           use_safetensors=safe, output_loading_info=True)
+                                           use_safetensors=safe, output_loading_info=True,
+                                           device_map=None if weights else "meta")
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"{folder}: lacks {len(missing)} weights, {missing[0]} among them; "
                         "the file is truncated or of another model")
@@ -66,6 +81,7 @@ def load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 def apply_lora(unet: Any, folder: Path) -> None:
     """Fuse the LoRA at `folder`, or in that file, into `unet`, after what was trained whole beside it.
 
+    On the meta device the files are read and compared, and nothing is fused.
     Prints how many modules it changes. Raises UserError on files that are broken or were made for another
     UNet.
     """
@@ -81,8 +97,9 @@ def apply_lora(unet: Any, folder: Path) -> None:
                                 "UNet; the LoRA is of another one")
             check_finite(whole, folder / UNFROZEN_FILE)
         lora = read_lora(file, shapes)
-        unet.load_lora_adapter(dict(lora.layers), prefix=None, metadata=dict(lora.settings))
-        unet.fuse_lora()
+        if unet.device.type != "meta":
+            unet.load_lora_adapter(dict(lora.layers), prefix=None, metadata=dict(lora.settings))
+            unet.fuse_lora()
     print(f"LoRA of {file}: changes {len(lora.modules)} modules of the speech UNet"
           + (f"; {len(lora.text)} layers of a text encoder are left out" if lora.text else ""))
 

@@ -7,7 +7,6 @@ blended.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..errors import UserError, nearest
 
-ATTENTION = ("sdpa", "eager", "sliced", "xformers")
+ATTENTION = ("sdpa", "eager", "sliced")
 COMPILE = ("default", "reduce-overhead", "max-autotune")
 
 
@@ -24,7 +23,7 @@ class Running:
     """Settings of the UNets and of the autoencoder.
 
     attention: of the UNets. "sdpa" is torch's fused attention, "eager" plain products, "sliced" one head
-        after the other (least memory without fused kernels), "xformers" that library's.
+        after the other (least memory without fused kernels).
     compile: mode of torch.compile for the UNets, or None. The first batch of each size then takes minutes.
     channels_last: weights and feature maps with channels last, which tensor cores like.
     vae_tiling: the autoencoder decodes tiles of the picture one after the other.
@@ -44,29 +43,20 @@ class Running:
         if self.compile is not None and self.compile not in COMPILE:
             raise UserError(f"family.running.compile={self.compile!r}: expected null or one of "
                             f"{', '.join(COMPILE)}.{nearest(self.compile, COMPILE)}")
-        if self.attention == "xformers" and find_spec("xformers") is None:
-            raise UserError("family.running.attention=xformers: the package xformers is not installed "
-                            "(family.running.attention=sdpa needs nothing)")
         if self.compile is not None and self.offload:
             raise UserError(f"family.running.compile={self.compile}, family.running.offload=true: layers "
                             "that move cannot be compiled; give one of them")
 
     def unet(self, unet: Any, device: torch.device) -> Any:
-        """`unet` on `device`, run as said. Raises UserError where xformers is not installed."""
+        """`unet` on `device`, run as said."""
         from diffusers.models import attention_processor as processors
 
         if self.attention == "eager":
             unet.set_attn_processor(processors.AttnProcessor())
         elif self.attention == "sliced":
             unet.set_attn_processor(processors.SlicedAttnProcessor(slice_size=1))
-        elif self.attention == "xformers":
-            try:
-                unet.enable_xformers_memory_efficient_attention()
-            except (ImportError, ValueError) as error:
-                raise UserError(f"family.running.attention=xformers: {error} (family.running.attention=sdpa "
-                                "needs nothing)") from error
         unet = self.module(unet, device)
-        if self.compile is not None:
+        if self.compile is not None and device.type != "meta":
             unet.compile(mode=self.compile)
         return unet
 
@@ -82,7 +72,7 @@ class Running:
         """`module` on `device`, or ready to be brought there layer by layer."""
         if self.channels_last:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not self.offload:
+        if not self.offload or device.type == "meta":
             return module.to(device)
         from diffusers.hooks import apply_group_offloading
 

@@ -52,7 +52,7 @@ class ConditionAdapter(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> ConditionAdapter:
-        """The adapter of a published folder. Raises UserError on files that do not fit."""
+        """The adapter of a published folder, a small network. Raises UserError on files that do not fit."""
         adapter = cls.from_config(folder)
         load_strictly(adapter, torch_load(folder / "condition_adapter.pt"), folder / "condition_adapter.pt")
         return adapter
@@ -108,15 +108,20 @@ class AdaptedTextConditioner(Conditioner):
         self.tokenizers, self.tokens = list(tokenizers), tokens
 
     @classmethod
-    def from_pretrained(cls, root: Path, dtype: torch.dtype = torch.float32) -> AdaptedTextConditioner:
-        """The conditions of a published folder. Raises UserError on an encoder of another kind."""
+    def from_pretrained(cls, root: Path, dtype: torch.dtype = torch.float32,
+                        weights: bool = True) -> AdaptedTextConditioner:
+        """The conditions of a published folder; without `weights`, encoders on torch's meta device.
+
+        Raises UserError on an encoder of another kind.
+        """
         from transformers import AutoTokenizer
 
         encoders, adapters, tokenizers, lengths = [], [], [], []
         for entry in condition_parts(root):
             folder = root / entry["text_encoder_name"]
             encoders.append(finite(encoder_class(folder).from_pretrained(
-                str(folder), dtype=dtype, local_files_only=True), folder))
+                str(folder), dtype=dtype, local_files_only=True,
+                device_map=None if weights else "meta"), folder))
             tokenizers.append(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
             adapter = ConditionAdapter.from_pretrained(root / entry["condition_adapter_name"])
             adapters.append(adapter.to(dtype))

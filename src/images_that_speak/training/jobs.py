@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,28 @@ def letters(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return {"phone_error": phone_error, "word_error": word_error}
 
 
+def autoencoders(cfg: DictConfig) -> tuple[Any, Any]:
+    """The patch autoencoder that `basis` computes, not computed yet, and the one that it extends or None."""
+    from ..networks.autoencoder import PatchAutoencoder
+    from ..weights import finite
+
+    options = _options(cfg)
+    extends = options.pop("extends")
+    if extends is not None and not (Path(extends) / "config.json").exists():
+        raise UserError(f"model.extends={extends}: no autoencoder (expected a folder with its config.json)")
+    base = None if extends is None else finite(PatchAutoencoder.from_pretrained(extends), extends)
+    return PatchAutoencoder(**options), base
+
+
 @declares("variance_kept")
 def basis(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """Compute the patch autoencoder's transform from crops; its correction is trained afterwards."""
     import torch
 
-    from ..networks.autoencoder import PatchAutoencoder
-    from ..weights import finite
     from .export import save_half
 
     torch.manual_seed(cfg.seed)
-    options = _options(cfg)
-    extends = options.pop("extends")
-    base = None if extends is None else finite(PatchAutoencoder.from_pretrained(extends), extends)
-    vae = PatchAutoencoder(**options)
+    vae, base = autoencoders(cfg)
     pictures = torch.cat([batch["picture"] for batch in instantiate(cfg.data)])
     kept = vae.fit(pictures * 2 - 1, base)
     if base is not None and vae.correction is not None and base.correction is not None:
@@ -78,3 +87,19 @@ def bind(cfg: DictConfig, run: Run) -> dict[str, Any]:
     write_card(folder, voices=list(cfg.model.voices), prediction_type=dict(cfg.model.prediction_type),
                template=cfg.model.template)
     return {"folder": str(folder), "latent_shape": list(pocket_layout(folder).latent_shape)}
+
+
+def _bound(cfg: DictConfig) -> dict[str, Any]:
+    """No network; raises UserError where `bind` has no folder, or one that was bound before and lacks a part.
+    """
+    from ..diffusion.layout import pocket_layout
+
+    folder = family_folder(cfg.model.folder)
+    if (folder / "family.json").exists():  # else the job writes it first
+        pocket_layout(folder)
+    return {}
+
+
+# What check=true builds of a job: {name: network}.
+BUILT: dict[Any, Callable[[DictConfig], dict[str, Any]]] = {
+    basis: lambda cfg: {"autoencoder": autoencoders(cfg)[0]}, bind: _bound}

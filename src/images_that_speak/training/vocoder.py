@@ -123,6 +123,7 @@ class VocoderTraining(L.LightningModule):
             cost a small part of a full step.
         clip: largest gradient norm of either optimiser, or None.
         max_steps: of the run; the published schedule does not depend on it.
+        offline: never ask the hub for `start`.
     """
 
     steps_before: Tensor  # of the published checkpoint that this training goes on from
@@ -132,13 +133,14 @@ class VocoderTraining(L.LightningModule):
                  lr: float = 2e-4, betas: tuple[float, float] = (0.8, 0.99), decay: float = 0.999,
                  epoch_steps: int = 809, mel_weight: float = 45.0, feature_weight: float = 2.0,
                  stft_weight: float = 0.0, pretrain_mel_steps: int = 0, clip: float | None = None,
-                 max_steps: int | None = None, start: str | None = None):
+                 max_steps: int | None = None, start: str | None = None,
+                 offline: bool = False):
         super().__init__()
         if start is not None:
             if architecture != "hifigan":
                 raise UserError(f"model.start={start}: a HiFi-GAN (expected model.architecture=hifigan, got "
                                 f"{architecture})")
-            generator = read_generator_config(published_files(find_start(start))[0])
+            generator = read_generator_config(published_files(find_start(start, offline))[0])
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.generator = build_vocoder(architecture, dict(generator or {}))
@@ -151,7 +153,7 @@ class VocoderTraining(L.LightningModule):
     def setup(self, stage: str) -> None:
         # Before Lightning restores a checkpoint: a resumed run has its own weights again.
         if stage == "fit" and self.hparams["start"] is not None:
-            self.load_published(find_start(self.hparams["start"]))
+            self.load_published(find_start(self.hparams["start"], self.hparams["offline"]))
 
     def on_fit_start(self) -> None:
         # It advises to store the weights from before the step, which would not resume exactly.
