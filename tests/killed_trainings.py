@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 import torch
 from kill_at import KillAt
+from PIL import Image
 
 from images_that_speak import config
 from images_that_speak.audio.mel import MEL
@@ -39,7 +40,12 @@ TINY = {
                 "model.discriminator_width=0.03125", "model.pretrain_mel_steps=1", "~callbacks.read_back"],
     "ctc": ["data.batch_size=2", "data.corpora=[{root}/corpus]", "data.frames=64", "data.valid_windows=2",
             "model.dim=16", "model.layers=1"],
+    "sound": ["data.root={root}/pairs", "data.batch_size=4", "data.held_out=['3']", "data.sequences=true",
+              "data.features=null", "data.variants=1", "model.generator.inputs=104",
+              "model.generator.hidden=[8]", "model.generator.channels=[8,8,8,8,8,8,8,8]", "model.warmup=1",
+              "model.discriminator_width=4", "model.losses.perceptual=0"],
 }
+EXPERIMENTS = {"sound": "mfcc_gan"}  # all others lie in pocket/
 
 
 def write_corpus(root: Path, clips: int = 12) -> None:
@@ -63,6 +69,19 @@ def write_corpus(root: Path, clips: int = 12) -> None:
     write_manifest(root / "manifest.parquet", rows)
 
 
+def write_pairs(root: Path, rows: int = 12) -> None:
+    """Pairs of tones and plain pictures: labels a and b, sources 0 to 3, each a clip of three frames."""
+    lines = ["image,sound,label,source,clip"]
+    for folder in ("images", "sounds"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for i in range(rows):
+        Image.new("RGB", (40, 40), (20 * i, 100, 50)).save(root / f"images/{i}.png")
+        tone = np.sin(2 * np.pi * (200 + 100 * i) * np.arange(8000) / 16_000)
+        soundfile.write(root / f"sounds/{i}.wav", 0.5 * tone, 16_000)
+        lines.append(f"{i}.png,sounds/{i}.wav,{'ab'[i % 2]},{i // 3},{i // 3}")
+    (root / "pairs.csv").write_text("\n".join(lines))
+
+
 def train(kind: str, root: Path, logs: Path, kill: int | None) -> int:
     """Train in a process of its own; the signal that ended it, or 0."""
     if (child := os.fork()) == 0:
@@ -76,9 +95,9 @@ def train(kind: str, root: Path, logs: Path, kill: int | None) -> int:
         code = 1
         try:
             training.train(config.compose("train", [
-                f"experiment=pocket/{kind}", f"steps={STEPS}", f"paths.logs={logs}", "device=cpu",
-                "export=null", "trainer.checkpoint_every=2", "trainer.validate_every=3",
-                "trainer.log_every=1",
+                f"experiment={EXPERIMENTS.get(kind, f'pocket/{kind}')}", f"steps={STEPS}",
+                f"paths.logs={logs}", "device=cpu", "export=null", "trainer.checkpoint_every=2",
+                "trainer.validate_every=3", "trainer.log_every=1",
                 *(text.format(root=root) for text in TINY[kind])]))
             code = 0
         except BaseException:
@@ -96,6 +115,7 @@ def train(kind: str, root: Path, logs: Path, kill: int | None) -> int:
 def main() -> None:
     root, kinds = Path(sys.argv[1]), sys.argv[2:]
     write_corpus(root / "corpus")
+    write_pairs(root / "pairs")
     for kind in kinds:
         assert train(kind, root, root / kind / "whole", None) == 0
         for batch in KILLED_AT:

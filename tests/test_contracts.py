@@ -78,7 +78,8 @@ def test_no_class_of_ours_is_known_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("abstract", ["Composition", "CellComposition", "Method", "Conditioner", "Metric",
-                                      "SpeechReader", "PictureJudge", "Vocoder", "Colorizer", "Features"])
+                                      "SpeechReader", "PictureJudge", "Vocoder", "Colorizer", "Features",
+                                      "SoundFeatures"])
 def test_contracts_say_what_each_member_is(abstract: str) -> None:
     """Every public member of a contract that can be called has a docstring, but those Python knows."""
     bodies = {node.name: node for _, tree in trees() for node in ast.walk(tree)

@@ -119,9 +119,11 @@ TRAINED = (
               "valid/stft_convergence", "valid/stft_log", "valid/wer", "train/ctc", "train/alignment",
               "train/frame_error", "valid/ctc", "valid/alignment", "valid/frame_error", "valid/phone_error",
               "train/error", "valid/error", "valid/mae_ms", "valid/utterance_error", "phone_error",
-              "word_error"),
+              "word_error", "train/squares",
+              "train/pixels", "train/similarity", "train/perceptual", "train/frames", "train/adversarial",
+              "train/discriminator", "valid/mse"),
     *_trained(HIGH, "valid/pesq", "valid/stoi", "valid/right", "valid/variance_explained", "variance_kept",
-              "train/right", "valid/window_top1", "valid/clip"),
+              "train/right", "valid/window_top1", "valid/clip", "valid/ssim", "valid/hss"),
 )
 OF_RUNS = (Figure("steps", "steps", of="run"), Figure("seconds", "seconds", of="run"))
 FIGURES = {figure.key: figure for figure in (*READ_BACK, *MEASURED, *OF_SETS, *TRAINED, *OF_RUNS)}

@@ -16,6 +16,7 @@ from ..config import instantiate, locate, unbound, without_weights
 from ..data.datamodule import PictureData
 from ..data.manifest import Corpus
 from ..data.published import PublishedClips
+from ..data.sound_pictures import SoundPictures
 from ..diffusion.estimate import parameters
 from ..diffusion.loading import without_bars
 from ..errors import UserError
@@ -126,6 +127,9 @@ def _data(found: Findings, cfg: DictConfig) -> None:
             if "_target_" in part and locate(part["_target_"], key) is PublishedClips:
                 clips = instantiate({**part, "latents": None, "autoencoder": None})
                 told.append(f"{len(clips):,} clips in the published layout of {root}")
+            elif "_target_" in part and locate(part["_target_"], key) is SoundPictures:
+                data = instantiate(part)
+                told.append(f"{len(data.train):,} pairs of {root}, {len(data.valid):,} held out")
             elif part.get("folder"):
                 told.append(f"{len(instantiate(part)):,} records of {part['folder']}")
             elif root is not None:

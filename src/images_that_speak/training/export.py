@@ -22,12 +22,17 @@ def save_half(module: Any, folder: Path) -> None:
     check_half(module, folder)
     kept = {name: value.detach().clone() for name, value in module.state_dict().items()}
     dtype = next(module.parameters()).dtype
-    module.half().save_pretrained(folder, safe_serialization=True, max_shard_size=LARGEST)
+    save_pretrained(module.half(), folder)
+    nn.Module.to(module, dtype)  # diffusers' own warns of nothing
+    module.load_state_dict(kept)
+
+
+def save_pretrained(module: Any, folder: Path) -> None:
+    """`save_pretrained` in files that the repository takes, without a word of this machine."""
+    module.save_pretrained(folder, safe_serialization=True, max_shard_size=LARGEST)
     where = Path(folder) / "config.json"
     # diffusers notes the folder that weights were read from: a path of the machine that trained them.
     write_json(where, {key: value for key, value in read_json(where).items() if key != "_name_or_path"})
-    nn.Module.to(module, dtype)  # diffusers' own warns of nothing
-    module.load_state_dict(kept)
 
 
 def check_half(module: Any, folder: Path) -> None:
