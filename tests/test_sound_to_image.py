@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from killed_trainings import write_pairs
+from PIL import Image
 
 from images_that_speak import config
 from images_that_speak.audio.augment import augmented, tilted
 from images_that_speak.audio.sound_features import MeanMFCC, sound_checked, windows
+from images_that_speak.checks import generate as check_generate
 from images_that_speak.checks import train as check_train
 from images_that_speak.data import environments
 from images_that_speak.data.sound_corpus import find_packs, qt_resources
@@ -26,8 +29,12 @@ from images_that_speak.data.sound_pictures import (
     split_pairs,
 )
 from images_that_speak.errors import UserError
+from images_that_speak.files import read_json
+from images_that_speak.generate import generate
 from images_that_speak.networks.mfcc_gan import SoundPictureDiscriminator, SoundPictureGenerator
 from images_that_speak.scoring.pairs import histogram_similarity
+from images_that_speak.speaking.from_sound import SoundToImage
+from images_that_speak.speaking.voices import read_recording
 from images_that_speak.training.sound_to_image import SoundToImageTraining, frame_to_frame, ssim
 
 RATE = 16_000
@@ -282,3 +289,64 @@ def test_check_tells_the_parameters_and_the_missing_corpus(tmp_path: Path) -> No
     pairs_in(tmp_path / "environments")
     lines, wrong = check_train.check(cfg)
     assert wrong == [] and any("9 pairs of" in line and "3 held out" in line for line in lines)
+
+
+# --- generate.py method=sound_to_image
+
+@pytest.fixture(scope="module")
+def drawer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound")
+    SoundPictureGenerator(hidden=[8], channels=[4] * 8).save_pretrained(folder)
+    return folder
+
+
+def draw(drawer: Path, tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    return generate(config.compose("generate", [
+        "method=sound_to_image", f"method.weights={drawer}", f"paths.logs={tmp_path / 'logs'}", *overrides]))
+
+
+def test_sounds_are_drawn_and_longer_ones_are_filmed(drawer: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in/short.wav", tone(300, 1), RATE)
+    soundfile.write(tmp_path / "in/long.flac", np.stack([tone(500, 5, 44_100)] * 2, 1), 44_100)
+    assert draw(drawer, tmp_path, f"speech={tmp_path / 'in'}")["made"] == 2
+    folders = {read_json(path)["drawn"]: path.parent
+               for path in tmp_path.glob("logs/generate/*/samples/*/sample.json")}
+    assert set(folders) == {"short", "long"} and not (folders["short"] / "drawn.mp4").exists()
+    for folder in folders.values():
+        assert np.asarray(Image.open(folder / "image.png")).shape == (256, 256, 3)
+        assert soundfile.info(folder / "speech.wav").samplerate == RATE
+    import av
+
+    with av.open(str(folders["long"] / "drawn.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 25  # five a second
+        assert film.streams.audio[0].duration * film.streams.audio[0].time_base == pytest.approx(5, abs=0.1)
+    # The picture is that of the network for the whole sound.
+    made = SoundToImage(str(drawer))
+    again = made.draw([sound_checked(read_recording(tmp_path / "in/short.wav"), "")])[0]
+    assert np.array_equal(again, np.asarray(Image.open(folders["short"] / "image.png")))
+    assert draw(drawer, tmp_path, f"speech={tmp_path / 'in'}")["made"] == 2  # finished: its own result
+    assert len(list(tmp_path.glob("logs/generate/*"))) == 1
+
+
+@pytest.mark.parametrize(("override", "told"), [
+    ("speech=null", "speech=null: method=sound_to_image draws a sound"),
+    ("image_prompt=a cat", "image_prompt: method=sound_to_image does not use it"),
+    ("num_samples=2", "num_samples: method=sound_to_image does not use it"),
+    ("speech={}/silent.wav", "is silent"), ("speech={}/nowhere.wav", "no such file or folder"),
+    ("method.weights=nowhere", "method.weights=nowhere: no such folder"),
+    ("method.seconds=0", "method.seconds=0: expected seconds")])
+def test_what_it_cannot_use_is_refused(drawer: Path, tmp_path: Path, override: str, told: str) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(300), RATE)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    with pytest.raises(UserError, match=told):
+        draw(drawer, tmp_path, f"speech={tmp_path / 'a.wav'}", override.format(tmp_path))
+    assert not list(tmp_path.glob("logs/generate/*/samples/*/image.png"))
+
+
+def test_a_check_tells_what_would_be_drawn(drawer: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(300), RATE)
+    lines, wrong = check_generate.check(config.compose("generate", [
+        "method=sound_to_image", f"method.weights={drawer}", f"speech={tmp_path / 'a.wav'}"]))
+    assert wrong == [] and any("1 picture of 1 sound" in line for line in lines)
+    assert any("parameters, mfcc" in line for line in lines)

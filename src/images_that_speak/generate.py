@@ -18,6 +18,7 @@ from .runs import Run, open_run
 from .runs.profile import profiled
 from .scoring.evaluate import load_metrics, read_back
 from .scoring.tables import print_table
+from .speaking.from_sound import draw_missing, draws_sounds, plan_sounds
 from .speaking.make import Maker, in_same_cells, refuse_files
 from .speaking.make import make_missing as make_speaking
 
@@ -42,7 +43,7 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
         folders = [run.sample_dir(job.sample_id) for job in jobs]
         result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2),
                                   "evaluations": evaluations}
-        if cfg.reader is not None:
+        if cfg.reader is not None and not draws_sounds(cfg):  # those pictures say nothing
             result |= read_back(folders, cfg.reader, device=cfg.device, metrics=metrics)
         show(folders)
         print(f"run folder: {min(str(run.dir), os.path.relpath(run.dir), key=len)}")
@@ -55,6 +56,9 @@ def planned(cfg: DictConfig, layout: Layout
 
     Raises UserError on all that is wrong with `cfg`, before any network is loaded.
     """
+    if draws_sounds(cfg):
+        method, sounds = plan_sounds(cfg)
+        return partial(draw_missing, cfg=cfg, method=method, jobs=sounds), sounds, 0
     if in_same_cells(cfg):
         maker = Maker.plan(cfg, layout)
         for note in maker.notes():

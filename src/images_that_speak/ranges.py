@@ -44,6 +44,8 @@ RANGES: dict[str, Range] = {
     "method.rho": Range(0, 1, "0 to 1"),
     "method.lr": Range(0, 1, "above 0, at most 1", above=True),
     "method.crops": Range(0, 64, "0 to 64"),
+    "method.seconds": Range(0.05, 60, "seconds, 0.05 to 60"),
+    "method.frame_rate": Range(1, 60, "frames a second, 1 to 60"),
     "method.decibels": Range(0, 146, "decibels, 0 to 146"),
     "phonemes.pause": Range(0, SECONDS, f"seconds between words, 0 to {SECONDS}"),
     "phonemes.rate": Range(0.25, 4, "how much faster than natural, 0.25 to 4"),

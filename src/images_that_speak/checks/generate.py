@@ -14,6 +14,7 @@ from ..diffusion.layout import USUAL_SIZE, Layout, NotFetched, download_command,
 from ..diffusion.loading import DTYPES
 from ..diffusion.method import Job
 from ..errors import UserError
+from ..speaking.from_sound import draws_sounds, plan_sounds
 from ..speaking.make import in_same_cells, refuse_files
 from ..speech.phonemes import PAUSE
 from .findings import Findings, counted, table
@@ -31,6 +32,12 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
     with found.step("device"):
         device = find_device(cfg.device)
         found.tell("device", f"{device}, {cfg.precision.trainer}")
+    if draws_sounds(cfg):
+        with found.step("method"):
+            method, sounds = plan_sounds(cfg)
+            found.tell("samples", f"{counted(len(sounds), 'picture')} of {counted(len(sounds), 'sound')}")
+            found.tell("networks", f"{parameters(method.generator):,} parameters, {method.listen.name}")
+        return found.lines, found.problems
     if not in_same_cells(cfg):
         with found.step("image"):
             refuse_files(cfg)

@@ -1,7 +1,4 @@
-"""A video of a sample: its picture, in colour where it has one, a sweeping bar in time with the sound, words.
-
-H.264 and AAC in an mp4, which browsers play; made by PyAV, whose wheel brings its own ffmpeg.
-"""
+"""A video of a sample: its picture, coloured where it is, a sweeping bar in time with the sound, words."""
 
 from __future__ import annotations
 
@@ -9,24 +6,20 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from ..audio.film import load_av, write_film
 from ..errors import UserError
-from ..files import atomic_path, content_hash
-from ..packages import how
+from ..files import content_hash
 from .caption import draw_caption, lines, open_picture
 from .folders import RunFolder, Sample, find_runs
 
 FPS = 25  # of a picture of 1024 columns and 10.24 s, each frame sweeps four columns
 BAR = (255, 90, 60)  # the pages' play-head
 VERSION = 1  # of how a video looks; another makes them anew
-# Hz that AAC knows, as far as there is a use for them; sounds of another rate are brought to 48 kHz.
-RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-BT709 = 1  # ffmpeg's number for the colours that players take for granted
 
 
 def write_videos(runs: Sequence[RunFolder]) -> list[Path]:
@@ -79,7 +72,6 @@ def write_video(path: Path, sample: Sample, comment: str = "") -> None:
 
     Raises UserError when its picture or its sound cannot be read, or the file cannot be written.
     """
-    av = load_av()
     try:
         wave, rate = soundfile.read(sample.sound, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
@@ -91,24 +83,8 @@ def write_video(path: Path, sample: Sample, comment: str = "") -> None:
     # H.264 halves the resolution of colour and wants even sides.
     scene = np.pad(scene, ((0, scene.shape[0] % 2), (0, scene.shape[1] % 2), (0, 0)), mode="edge")
     count = max(1, round(FPS * len(wave) / rate))
-    with atomic_path(path) as temporary, av.open(
-            str(temporary), "w", options={"movflags": "faststart"}) as container:
-        container.metadata["comment"] = comment
-        video = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "fast"})
-        video.width, video.height, video.pix_fmt = scene.shape[1], scene.shape[0], "yuv420p"
-        coded = video.codec_context
-        coded.colorspace = coded.color_primaries = coded.color_trc = BT709
-        heard = rate if rate in RATES else 48_000
-        audio = container.add_stream("aac", rate=heard, layout="mono", options={"b": "96k"})
-        sound = av.AudioFrame.from_ndarray(wave.mean(1)[None], "fltp", "mono")
-        sound.sample_rate, sound.pts = rate, 0
-        resampler = av.AudioResampler("fltp", "mono", heard)
-        for part in (*resampler.resample(sound), *resampler.resample(None), None):
-            container.mux(audio.encode(part))
-        for pixels in frames(scene, picture.size, count):
-            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            container.mux(video.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
-        container.mux(video.encode(None))
+    write_film(path, frames(scene, picture.size, count), (scene.shape[1], scene.shape[0]), FPS, wave.mean(1),
+               rate, comment)
 
 
 def frames(scene: np.ndarray, size: tuple[int, int], count: int) -> Iterator[np.ndarray]:
@@ -142,11 +118,3 @@ def read_mark(path: Path) -> str | None:
             return container.metadata.get("comment")
     except av.FFmpegError:
         return None
-
-
-def load_av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise UserError(f"videos need PyAV: {how('video')}") from error
-    return av

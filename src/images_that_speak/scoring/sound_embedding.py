@@ -45,3 +45,6 @@ class WhisperEmbedding(SoundFeatures):
         mel = self.model.feature_extractor(again, padding=0)[:, :WINDOW // MEL.hop]
         encoded = np.asarray(self.model.encode(mel)).astype(np.float32)[0]
         return np.concatenate([self.mfcc(wave), encoded.mean(0)]).astype(np.float32)
+
+
+FEATURES = {kind.name: kind for kind in (MeanMFCC, WhisperEmbedding)}
