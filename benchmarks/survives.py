@@ -8,7 +8,7 @@ are made, changed by each of `ALTERATIONS`, and read by Whisper base: the change
 picture is, and nobody tells what was done to it. The table is corpus WER with the 95 % bootstrap interval
 over pictures; its last column counts at most as many errors as a sentence has words, for Whisper may repeat
 itself without end. `--choose` takes six other pictures and sentences and tiny.en, which may choose a setting
-and reports nothing. What was heard is kept in logs/survives.json by the picture's content, so a stopped
+and reports nothing. What was heard is kept in logs/survives.json by what is played, so a stopped
 table goes on. Needs the extras `judges` and `voices`, scikit-image and the Debian package
 tuxpaint-stamps-default.
 """
@@ -167,11 +167,11 @@ class Ear:
 
     def hear(self, pixels: np.ndarray, maker: Maker) -> str:
         """What is heard in a picture (H, W, 3), through a file as everybody's."""
-        digest = hashlib.sha256(f"{self.model} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()[:20]
+        with tempfile.TemporaryDirectory() as folder:
+            write_png(Path(folder) / "picture.png", pixels)
+            message = read_picture(Path(folder) / "picture.png")
+        digest = hashlib.sha256(self.model.encode() + message.tobytes()).hexdigest()[:20]
         if digest not in self.known:
-            with tempfile.TemporaryDirectory() as folder:
-                write_png(Path(folder) / "picture.png", pixels)
-                message = read_picture(Path(folder) / "picture.png")
             wave = maker.vocoder.decode_message(message[None])[0].cpu().numpy()
             self.reader = self.reader or FasterWhisperReader(self.model)
             self.known[digest] = self.reader.read(wave).text

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from browser import colour_scheme, contrast, needs_browser, open_browser
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from test_griffin_lim import voice
 
@@ -23,6 +23,7 @@ from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture, picture_
 from images_that_speak.audio.picture import read_picture
 from images_that_speak.reports.cli import main
 from images_that_speak.resources import ROOT
+from images_that_speak.speaking.modulation import Modulation
 
 PAGE = ROOT / "docs/play.html"
 
@@ -214,6 +215,30 @@ def test_any_picture_is_read_by_the_definition(page: Any, tmp_path: Path, name: 
     assert np.abs(gray_shown(page) - 255 * truth).max() <= (1.01 if exact else 2.01)
     if name == "black.png":
         assert made.abs().max() == 0 and "silent" in text(page, "#facts")
+
+
+@needs_browser
+@pytest.mark.parametrize(("every", "change"), [
+    (2, lambda image: image),
+    (2, lambda image: image.filter(ImageFilter.GaussianBlur(1))),
+    (2, lambda image: image.resize((700, 597), Image.Resampling.BICUBIC)),
+    (2, lambda image: image.rotate(1, Image.Resampling.BICUBIC)),
+    (2, lambda image: image.crop((33, 41, image.width - 20, image.height - 5))),
+    (8, lambda image: ImageOps.expand(image, (50, 70, 130, 21), "white")),
+    (8, lambda image: image.resize((900, 800), Image.Resampling.BICUBIC)),
+], ids=["as made", "blurred", "scaled", "turned", "cropped", "framed", "stretched"])
+def test_prints_are_found_wherever_they_are(page: Any, tmp_path: Path, every: int, change: Any) -> None:
+    voices = torch.from_numpy(speech()[None, :, :300]).float() / 255
+    shades = torch.linspace(0.1, 0.9, voices.shape[2]).expand_as(voices).contiguous()
+    style = Modulation(dots=every, brightness=0.66, shading=0.0, shadow=0.33, light=0.66)
+    cells = style(shades, voices)[0].numpy()
+    print_ = Image.fromarray(np.kron(np.round(255 * cells).astype(np.uint8), np.ones((4, 4), np.uint8)))
+    path = tmp_path / "print.png"
+    change(print_).save(path)
+    truth = read_picture(path)
+    made = play(page, path)
+    assert made.shape == (1, truth.shape[1] * MEL.hop)
+    assert np.abs(gray_shown(page) - 255 * truth).max() <= 2.01
 
 
 @needs_browser

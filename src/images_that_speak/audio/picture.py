@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
 from ..files import atomic_path
+from .lattice import find_grid, read_cells, sharpened, whole_height
 from .mel import MEL
 
 SHAPE = (MEL.n_mels, MEL.frames)
@@ -77,6 +78,20 @@ def to_grid(brightness: np.ndarray, frames: int | None = None) -> np.ndarray:
         blocks = brightness.reshape(MEL.n_mels, times, frames, times)
         return blocks.mean((1, 3), dtype=np.float64).astype(np.float32)
     return _cell_means(_cell_means(brightness, MEL.n_mels).T, frames).T.astype(np.float32)
+
+
+def read_message(brightness: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 luminance of any picture → (256, F) float32 in [0, 1], what is played.
+
+    The cells of a print are found by their lattice, wherever they are now; any other picture fills its grid.
+    """
+    level = brightness.astype(np.float32) / 255
+    grid, plain = find_grid(level), to_grid(brightness) / 255
+    if grid is None:
+        return plain
+    cells = plain if grid.is_plain(*level.shape) else read_cells(level, grid)
+    message = whole_height(sharpened(cells, grid.every), grid.every)
+    return plain if message is None else message
 
 
 def _cell_means(values: np.ndarray, cells: int) -> np.ndarray:
@@ -155,7 +170,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     anything else, and on pictures that would play for more than a minute.
     """
     path = Path(path)
-    data = _read_npy(path) if path.suffix.lower() == ".npy" else to_grid(luminance(read_pixels(path))) / 255
+    data = _read_npy(path) if path.suffix.lower() == ".npy" else read_message(luminance(read_pixels(path)))
     if data.shape[1] > LONGEST:
         raise UserError(f"{path}: plays for {data.shape[1] * MEL.hop / MEL.sample_rate:.0f} s (expected at "
                         f"most {LONGEST * MEL.hop // MEL.sample_rate} s: a picture at most "

@@ -27,7 +27,7 @@ def write_player(path: Path, pictures: Path | None = None) -> None:
     """
     examples = _examples(pictures) if pictures else []
     body = (PARTS / "play.html").read_text(encoding="utf-8")
-    decoder = (PARTS / "decoder.js").read_text(encoding="utf-8")
+    decoder = "".join((PARTS / name).read_text(encoding="utf-8") for name in ("lattice.js", "decoder.js"))
     body += f'<script id="decoder" type="text/plain">\n"use strict";\n{decoder}</script>'
     write_page(path, render("Hear a picture", body, {"examples": examples}, ["play.js"],
                             styles=["base.css", "play.css"], policy=POLICY))

@@ -37,6 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..audio.lattice import lattice
 from ..audio.mel import MEL
 from ..diffusion.composition import SpeechDraws
 from ..errors import UserError, nearest
@@ -235,17 +236,8 @@ def dotted(heard: Tensor, seen: Tensor, every: int) -> Tensor:
         rest = ((seen - share * dot) / (1 - share)).clamp(min=0)
         power = 1 - (1 - share) * torch.exp(POWER * (rest - heard))
         dot = (heard + (power / share).log() / POWER).clamp(max=1)
-    return torch.where(lattice(heard.shape[-2], heard.shape[-1], every).to(heard.device), dot, rest)
-
-
-def lattice(rows: int, columns: int, every: int) -> Tensor:
-    """(rows, columns) bool: one cell in `every`, on the lattice whose cells are farthest apart."""
-    def nearest(step: int) -> int:
-        return min(i * i + j * j for i in range(every) for j in range(-every, every + 1)
-                   if (i or j) and (step * i + j) % every == 0)
-
-    step = max(range(1, every), key=nearest)
-    return (step * torch.arange(rows)[:, None] + torch.arange(columns)) % every == 0
+    dots = torch.from_numpy(lattice(heard.shape[-2], heard.shape[-1], every)).to(heard.device)
+    return torch.where(dots, dot, rest)
 
 
 def stretched(picture: Tensor) -> Tensor:

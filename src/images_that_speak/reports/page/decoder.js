@@ -107,7 +107,7 @@ async function readPicture(file) {
   const message = new Float32Array(BANDS * columns), across = overlaps(width, columns), down = overlaps(height, BANDS);
   const tileWidth = Math.min(width, 4096), tileHeight = Math.min(height, 64);
   const canvas = new OffscreenCanvas(tileWidth, tileHeight), context = canvas.getContext("2d", {willReadFrequently: true});
-  const row = new Float64Array(columns);
+  const row = new Float64Array(columns), gray = width * height <= MOST_SEARCHED ? new Uint8Array(width * height) : null;
   context.fillStyle = GROUND;
   for (let left = 0, first = 0; left < width; left += tileWidth) {
     const wide = Math.min(tileWidth, width - left);
@@ -121,10 +121,11 @@ async function readPicture(file) {
       for (let y = 0; y < high; y++) {
         row.fill(0);
         for (let each = first; each < last; each++) {
-          const at = 4 * (y * wide + across.from[each] - left);
+          const x = across.from[each], at = 4 * (y * wide + x - left);
           // The integers of Pillow's convert("L").
-          row[across.to[each]] += across.share[each]
-            * ((19595 * data[at] + 38470 * data[at + 1] + 7471 * data[at + 2] + 32768) >> 16);
+          const level = (19595 * data[at] + 38470 * data[at + 1] + 7471 * data[at + 2] + 32768) >> 16;
+          row[across.to[each]] += across.share[each] * level;
+          if (gray) gray[(top + y) * width + x] = level;
         }
         for (; next < down.from.length && down.from[next] === top + y; next++) {
           const share = down.share[next] / 255, start = down.to[next] * columns;
@@ -135,7 +136,10 @@ async function readPicture(file) {
     first = last;
   }
   bitmap.close();
-  return {message, columns, width, height};
+  const grid = gray && findGrid(gray, width, height);
+  if (!grid) return {message, columns, width, height};
+  const cells = isPlain(grid, width, height) ? message : readCells(gray, width, height, grid);
+  return {...wholeHeight(sharpen(cells, grid), grid) ?? {message, columns}, width, height};
 }
 
 // --- mel → magnitudes
@@ -185,39 +189,7 @@ function makeInverse() {
 
 // --- magnitudes → sound
 
-const cosine = new Float64Array(SIZE / 2), sine = new Float64Array(SIZE / 2), mirrored = new Uint16Array(SIZE);
-for (let index = 0; index < SIZE / 2; index++) {
-  cosine[index] = Math.cos(2 * Math.PI * index / SIZE);
-  sine[index] = Math.sin(2 * Math.PI * index / SIZE);
-}
-for (let index = 0; index < SIZE; index++) mirrored[index] = (mirrored[index >> 1] >> 1) | (index & 1 ? SIZE / 2 : 0);
-
-/** The discrete Fourier transform, in place. With the parts exchanged it is the inverse, SIZE times as large. */
-function transform(real, imaginary) {
-  for (let index = 0; index < SIZE; index++) {
-    const other = mirrored[index];
-    if (other > index) {
-      const re = real[index], im = imaginary[index];
-      real[index] = real[other];
-      imaginary[index] = imaginary[other];
-      real[other] = re;
-      imaginary[other] = im;
-    }
-  }
-  for (let half = 1, step = SIZE / 2; half < SIZE; half *= 2, step /= 2) {
-    for (let start = 0; start < SIZE; start += 2 * half) {
-      for (let index = start, turn = 0; index < start + half; index++, turn += step) {
-        const c = cosine[turn], s = sine[turn], re = real[index + half], im = imaginary[index + half];
-        const a = re * c + im * s, b = im * c - re * s;
-        real[index + half] = real[index] - a;
-        imaginary[index + half] = imaginary[index] - b;
-        real[index] += a;
-        imaginary[index] += b;
-      }
-    }
-  }
-}
-
+const transform = fourier(SIZE);  // with the parts exchanged it is the inverse, SIZE times as large
 const hann = Float64Array.from({length: WINDOW}, (_, index) => 0.5 - 0.5 * Math.cos(2 * Math.PI * index / WINDOW));
 const re = new Float64Array(SIZE), im = new Float64Array(SIZE), EDGE = (SIZE - WINDOW) / 2, HALF = WINDOW / 2;
 
