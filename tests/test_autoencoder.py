@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
-
-from images_that_speak.data.captions import captions
-from images_that_speak.data.latents import autoencoder_hash
-from images_that_speak.data.prompts import dictionary_words, draw_prompts
-from images_that_speak.data.protocol import (
+from protocol import (
     SIZES,
     concepts_of_tests,
     files,
@@ -21,6 +17,10 @@ from images_that_speak.data.protocol import (
     phrases,
     validation_table,
 )
+
+from images_that_speak.data.captions import captions
+from images_that_speak.data.latents import autoencoder_hash
+from images_that_speak.data.prompts import dictionary_words, draw_prompts
 from images_that_speak.networks.autoencoder import PatchAutoencoder, load_autoencoder, pocket_autoencoder
 from images_that_speak.networks.codec import decode, downsampling, encode, patch_size
 from images_that_speak.resources import words

@@ -30,7 +30,6 @@ PROBES = {
     ("weights.py", "value.dtype"): "a type of numpy or of torch, which is not imported for it",
     ("weights.py", "value"): "an array of numpy or a tensor of torch, which is not imported for it",
     ("sweep.py", "error"): "Run marks the errors of any kind that it has written down",
-    ("completion.py", "yaml"): "PyYAML may have been built without its C part",
 }
 # (file, name): why a class is named in a string.
 NAMES = {

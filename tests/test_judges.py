@@ -22,6 +22,7 @@ from images_that_speak.scoring.efficientnet import (
     class_names,
     noun_mass,
     told_apart,
+    top,
 )
 from images_that_speak.scoring.evaluate import Item, Readers, evaluate, load_readers, read_items
 from images_that_speak.scoring.faster_whisper import FasterWhisperReader, joined_base
@@ -187,9 +188,9 @@ def test_photographs_are_told_in_colour_and_gray(lite2: EfficientNetReader) -> N
     assert (noun_mass(found[:2], "cat") > 0.7).all() and noun_mass(found[2:], "cat").max() < 0.01
     retrieved = told_apart(found[:3], ["cat", "cat", "cup"])
     assert retrieved.ranks.tolist() == [1, 1, 1] and retrieved.chosen == ("cat", "cat", "cup")
-    assert lite2.agreement(gray, cat).top1
-    assert not lite2.agreement(cup, cat).top5
-    assert EfficientNetReader(gray=True).guesses([cat])[0][0].name == "Egyptian cat"
+    assert agree(*lite2.probabilities([gray, cat])).top1
+    assert not agree(*lite2.probabilities([cup, cat])).top5
+    assert top(EfficientNetReader(gray=True).probabilities([cat])[0])[0].name == "Egyptian cat"
 
 
 def test_the_middle_square_is_read_at_any_size(lite2: EfficientNetReader) -> None:

@@ -34,12 +34,6 @@ def launch(task: str, target: str | None = None) -> None:
     arguments = sys.argv[1:]
     if (folder := _config_dir(arguments)) is not None:
         os.environ[OWN_CONFIGS] = folder
-    query = next((argument for argument in arguments if argument.startswith("query=")), None)
-    if query is not None and {"--shell-completion", "-sc"} & set(arguments):
-        from .completion import answer
-
-        print(answer(task, query))
-        return
     if {"--help", "-h"} & set(arguments):
         from .help import help_text
 

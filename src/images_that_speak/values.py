@@ -1,4 +1,4 @@
-"""Keys that take one of a few values: checked by `validate`, offered by the shell. Imports nothing."""
+"""Keys that take one of a few values: checked by `validate`. Imports nothing."""
 
 from __future__ import annotations
 

@@ -90,11 +90,6 @@ def _all_captions() -> Iterator[Caption]:
                 yield Caption(index, ground, template, count)
 
 
-def held_out_captions() -> list[str]:
-    """The sentences that no training picture carries."""
-    return [caption.text for caption in captions("test")]
-
-
 def test_captions(n: int, seed: int = 0) -> list[str]:
     """`n` held-out captions of `n` different concepts, easy and hard in turn.
 

@@ -158,15 +158,3 @@ class LatentCache:
             rows = np.flatnonzero(indices // self._size == number)
             out[rows] = self._shards[number][indices[rows] - number * self._size]
         return out
-
-
-def shared_statistics(caches: list[LatentCache]) -> tuple[np.ndarray, np.ndarray]:
-    """Per-channel mean and standard deviation (C,) over several caches, each counted alike.
-
-    Branches that are composed must share one normalisation: latent = (z − mean)/std.
-    """
-    if len({cache.index["autoencoder"] for cache in caches}) != 1:
-        raise UserError("latent caches of different autoencoders: expected one shared by all branches")
-    mean = np.mean([cache.mean for cache in caches], axis=0)
-    square = np.mean([cache.std**2 + cache.mean**2 for cache in caches], axis=0)
-    return mean, np.sqrt(square - mean**2)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,9 @@ from ..figures import declares
 from ..weights import finite
 from .nouns import caption_noun, noun_classes
 from .packages import package_folder, required
-from .seen import PictureJudge, Retrieval, Shown
+from .seen import PictureJudge, Shown
 
 MODELS = tuple(f"lite{size}" for size in range(5))
-CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -138,20 +137,6 @@ class EfficientNetReader(PictureJudge):
                 row |= {"rank": rank, "top1": rank == 1, "taken_for": other}
         return rows
 
-    def guesses(self, pictures: Sequence[np.ndarray], most: int = 5) -> list[list[Guess]]:
-        """The `most` likely classes of each picture, the likeliest first."""
-        return [top(row, most) for row in self.probabilities(pictures)]
-
-    def agreement(self, picture: np.ndarray, unmixed: np.ndarray) -> Agreement:
-        """Whether `picture` (H, W, 3) is taken for what the photograph in it, `unmixed`, is taken for."""
-        return agree(*self.probabilities([picture, unmixed]))
-
-    def retrieve(self, pictures: Sequence[np.ndarray], nouns: Sequence[str]) -> Retrieval:
-        """Find each picture's own noun, `nouns[i]`, among all different ones (see `told_apart`)."""
-        if len(pictures) != len(nouns):
-            raise UserError(f"{len(pictures)} pictures but {len(nouns)} nouns (expected one noun a picture)")
-        return told_apart(self.probabilities(pictures), nouns)
-
     def _square(self, picture: np.ndarray, where: str) -> np.ndarray:
         """The middle square of a picture, scaled: (size, size, 3) uint8."""
         data = np.asarray(picture)
@@ -188,6 +173,13 @@ def agree(mixed: np.ndarray, unmixed: np.ndarray) -> Agreement:
 def noun_mass(probabilities: np.ndarray, noun: str) -> np.ndarray:
     """(N, 1000) → (N,): the probability that a picture is of one of a noun's classes."""
     return probabilities[:, list(_classes(noun))].sum(1)
+
+
+class Retrieval(NamedTuple):
+    """Which noun each of N pictures is taken for, and the place of the true one among all, from 1."""
+
+    ranks: np.ndarray
+    chosen: tuple[str, ...]
 
 
 def told_apart(probabilities: np.ndarray, nouns: Sequence[str]) -> Retrieval:

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..audio.mel import MEL
 from ..data.nearest import canonical, drawing_sentences
 from ..errors import UserError, nearest
 from ..figures import declares
@@ -27,7 +26,6 @@ from ..resources import weights_dir
 from ..weights import finite
 
 CROP, STRIDE = 256, 32
-CROPS = (MEL.frames - CROP) // STRIDE + 1  # of a picture of the family's width
 
 
 @dataclass(frozen=True)
@@ -66,23 +64,6 @@ class PictureJudge(ABC):
         "clip", "top1", "rank" and "taken_for" mean the same for every reader. captions: what each picture
         shows, None where nobody says.
         """
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """Which text each picture is taken for.
-
-    ranks: (N,) place of the true text among all texts, from 1; a tie counts against it. chosen: the best text
-    of each picture.
-    """
-
-    ranks: np.ndarray
-    chosen: tuple[str, ...]
-
-    @property
-    def top1(self) -> float:
-        """The share of pictures whose true text is the best one."""
-        return float((self.ranks == 1).mean())
 
 
 def as_batch(pictures: Sequence[np.ndarray] | np.ndarray) -> Tensor:
@@ -233,24 +214,6 @@ class PictureReader(PictureJudge):
             raise UserError(f"{len(pictures)} pictures but {len(texts)} texts (expected one text a picture)")
         embedded, own = self.embed_pictures(pictures), self.embed_texts(texts)
         return (100 * (embedded * own).sum(1)).numpy()
-
-    def retrieve(
-        self,
-        pictures: Sequence[np.ndarray] | np.ndarray,
-        texts: Sequence[str],
-        choices: Sequence[str] | None = None,
-    ) -> Retrieval:
-        """Find each picture's own text, `texts[i]`, among `choices` (all different texts by default)."""
-        if len(pictures) != len(texts):
-            raise UserError(f"{len(pictures)} pictures but {len(texts)} texts (expected one text a picture)")
-        choices = list(dict.fromkeys(texts if choices is None else choices))
-        for text in texts:
-            if text not in choices:
-                raise UserError(f"text {text!r} is not among the choices.{nearest(text, choices)}")
-        table = self.similarities(pictures, choices)
-        own = table.gather(1, torch.tensor([[choices.index(text)] for text in texts]))
-        best = table.argmax(1).tolist()
-        return Retrieval((table >= own).sum(1).numpy(), tuple(choices[index] for index in best))
 
 
 def caption_figures(table: Tensor, captions: Sequence[str | None],

@@ -2,7 +2,7 @@
 
 And those to choose settings by: single pairs of captions whose things no test names, and of other phrases.
 
-`python -m images_that_speak.data.protocol` writes prompts/test_*.csv anew; a test holds the files to it.
+`python tools/protocol.py` writes prompts/test_*.csv anew; a test holds the files to it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import atomic_write
-from ..resources import ROOT, words
-from .captions import captions
+from images_that_speak.data.captions import captions
+from images_that_speak.files import atomic_write
+from images_that_speak.resources import ROOT, words
 
 SIZES = (5, 10, 20)
 WORDS = 6
