@@ -292,5 +292,5 @@ def test_a_refusal_is_one_line(call, tmp_path: Path) -> None:
 
 def test_flags_are_no_overrides() -> None:
     words = ["-m", "seed=1", "--config-dir", "elsewhere", "steps=2"]
-    assert cli._overrides(words) == ["seed=1", "steps=2"]
+    assert cli.parted(words)[0] == ["seed=1", "steps=2"]
     assert config.is_multirun(words) and not config.is_multirun(words[1:])

@@ -18,11 +18,10 @@ from images_that_speak import config, kept
 from images_that_speak.audio.picture import read_picture
 from images_that_speak.audio.wave import read_wave
 from images_that_speak.diffusion import family as family_module
-from images_that_speak.diffusion import generate as module
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Guidance
-from images_that_speak.diffusion.method import bound, mean_of_draws
+from images_that_speak.diffusion.method import JointDenoising, bound, mean_of_draws
 from images_that_speak.diffusion.outputs import FILES, sample_id
 from images_that_speak.diffusion.sampling import make_scheduler, noise, sample
 from images_that_speak.errors import UserError
@@ -211,13 +210,13 @@ def test_only_missing_samples_are_made_again(make, tmp_path, monkeypatch):
     cfg = make("num_samples=3", "batch_size=1")
     made = []
 
-    def interrupted(family, settings, jobs, *_):
+    def interrupted(self, family, settings, jobs, *_):
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(jobs[0].seed)
         return torch.full((1, 256, 1024), 0.5)
 
-    monkeypatch.setattr(module, "generate_batch", interrupted)
+    monkeypatch.setattr(JointDenoising, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         generate(cfg)
     run = next((tmp_path / "generate").iterdir())
@@ -238,9 +237,9 @@ def test_what_is_missing_is_made_in_the_batch_it_was_begun_in(make, tmp_path, mo
     lost = run / "samples" / sample_id("a frog", "happy music", 1) / "image.png"
     lost.unlink()
     (run / "result.json").unlink()
-    batches, real = [], module.generate_batch
-    monkeypatch.setattr(module, "generate_batch", lambda family, settings, jobs, *rest: (
-        batches.append([job.seed for job in jobs]), real(family, settings, jobs, *rest))[1])
+    batches, real = [], JointDenoising.__call__
+    monkeypatch.setattr(JointDenoising, "__call__", lambda self, family, settings, jobs, *rest: (
+        batches.append([job.seed for job in jobs]), real(self, family, settings, jobs, *rest))[1])
     assert generate(cfg)["made"] == 1
     assert batches == [[0, 1]]
     assert {path: path.read_bytes() for path in images} == images

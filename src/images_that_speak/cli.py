@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import zip_longest
 from pathlib import Path
@@ -31,6 +32,7 @@ def launch(task: str, target: str | None = None) -> None:
     """
     from .resources import OWN_CONFIGS
 
+    target = target or TASKS[task].run
     arguments = sys.argv[1:]
     if (folder := _config_dir(arguments)) is not None:
         os.environ[OWN_CONFIGS] = folder
@@ -42,14 +44,20 @@ def launch(task: str, target: str | None = None) -> None:
         except BrokenPipeError:  # `--help | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    with errors_told(), composed(task, target, arguments) as cfg:
+        if cfg is not None and answered(cfg, task) is None:
+            conclude(named(target)(cfg), cfg, task)
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Errors that a user can mend are printed as one block, and end the process with exit code 2."""
     from .errors import UserError
     from .terminal import lenient
 
     lenient()
-    # Errors reach this function instead of being printed and dropped by Hydra.
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        _launch(task, target or TASKS[task].run, arguments)
+        yield
     except UserError as error:
         lines = str(error).splitlines()
         print("error: " + "\n       ".join(lines), file=sys.stderr)
@@ -66,13 +74,23 @@ def launch(task: str, target: str | None = None) -> None:
         sys.exit(130)
 
 
-def _launch(task: str, target: str, arguments: list[str]) -> None:
+@contextmanager
+def composed(task: str, target: str, arguments: list[str]) -> Iterator[Any]:
+    """The checked configuration of a command line, with Hydra's own at hand.
+
+    None where nothing is left to do: a sweep has been run with `target`, or a flag of Hydra's answered. The
+    configuration leaves Hydra before it is used: what Hydra calls would stand between each error and its
+    cause, and it would print the command line before it.
+    """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     from . import config
     from .errors import UserError
     from .terminal import typed
 
+    # Errors reach this function instead of being printed and dropped by Hydra.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     arguments = [typed(argument, config.FREE_TEXT) for argument in arguments]
     multirun = config.is_multirun(arguments)
     arguments = [config.quoted(argument, multirun) for argument in arguments]
@@ -85,36 +103,42 @@ def _launch(task: str, target: str, arguments: list[str]) -> None:
     overrides, flags = parted(arguments)
     sys.argv[1:] = arguments = [*overrides, *flags]
     if not any(argument.split("=")[0] in HYDRA_FLAGS for argument in arguments):
-        cfg, found = config.examine(task, _overrides(arguments), multirun)
+        cfg, found = config.examine(task, overrides, multirun)
         if found and cfg.get("check"):
-            return report(cfg, task, found)
+            report(cfg, task, found)
         if found:
             raise UserError("\n".join(found))
-
-    refused: list[UserError] = []
+    given: list[tuple[Any, Any]] = []
 
     def job(cfg: Any) -> Any:
-        try:
-            if TASKS[task].reads is not None:
-                from .runs import as_made
-
-                # First of all: what the run that it reads was made with is part of what this run is.
-                cfg = as_made(cfg)
-            return sweep_job(cfg, task, target) if multirun else run_task(cfg, task, target)
-        except UserError as error:
-            if multirun:
-                raise
-            # Hydra would print the whole command line before it.
-            refused.append(error)
-            return None
+        if multirun:
+            return sweep_job(cfg, task, target)
+        given.append((cfg, HydraConfig.instance().cfg))
+        return None
 
     main = hydra.main(**config.VERSION, config_path=str(config.CONFIGS), config_name=task)(job)
     if multirun:
         _sweep(main, task)
     else:
         main()
-    if refused:
-        raise refused[0]
+    if not given:
+        yield None
+        return
+    (cfg, hydra_cfg), before = given[0], HydraConfig.instance().cfg
+    HydraConfig.instance().cfg = hydra_cfg
+    try:
+        yield as_read(cfg, task)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def as_read(cfg: Any, task: str) -> Any:
+    """`cfg`, with what the run that it reads was made with: that is part of what this run is."""
+    if TASKS[task].reads is None:
+        return cfg
+    from .runs import as_made
+
+    return as_made(cfg)
 
 
 def _sweep(main: Callable[[], Any], task: str) -> None:
@@ -124,7 +148,7 @@ def _sweep(main: Callable[[], Any], task: str) -> None:
     from . import config
     from .runs import orphans, sweep
 
-    folder = sweep.sweep_folder(task, _overrides(sys.argv[1:]))
+    folder = sweep.sweep_folder(task, parted(sys.argv[1:])[0])
     sweep.make_writable(folder)
     # Literally, for jobs may run in other processes and on other machines.
     orphans.mark()
@@ -153,7 +177,7 @@ _failed: list[str] = []  # in this process; those of others are found in the swe
 
 
 def sweep_job(cfg: Any, task: str, target: str) -> Any:
-    """`run_task` for a job of a sweep: a failure is recorded in its run folder, and the other jobs go on.
+    """Run a job of a sweep: a failure is recorded in its run folder, and the other jobs go on.
 
     Returns the figures that the sweep optimises, or None when the job failed or has none.
     """
@@ -165,7 +189,9 @@ def sweep_job(cfg: Any, task: str, target: str) -> Any:
         gpu.claim()
     kept.keep()
     try:
-        result = run_task(cfg, task, target, brief=True)
+        cfg = as_read(cfg, task)
+        if (result := answered(cfg, task, brief=True)) is None:
+            result = conclude(named(target)(cfg), cfg, task)
     except Exception as error:
         if not cfg.get("check"):
             sweep.record_failure(cfg, task, error)
@@ -179,8 +205,12 @@ def sweep_job(cfg: Any, task: str, target: str) -> Any:
     return found
 
 
-def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
-    """Call `target` with a composed configuration, unless its run is finished: then print what came of it."""
+def answered(cfg: Any, task: str, brief: bool = False) -> Any:
+    """What there is to say of a configuration without running it: of a run that is finished, its result, and
+    an empty one where check=true is answered. None where the task is to be run.
+
+    Raises UserError on all that is wrong.
+    """
     from . import runs
     from .terminal import lenient
     from .validate import problems, validate
@@ -188,23 +218,28 @@ def run_task(cfg: Any, task: str, target: str, brief: bool = False) -> Any:
     lenient()  # a job of a sweep may run in a process of its own
     # Again: a sweeper may have proposed values that were not on the command line.
     if cfg.get("check"):
-        return report(cfg, task, problems(cfg, task))
+        report(cfg, task, problems(cfg, task))
+        return {}
     validate(cfg, task)
     done = runs.finished(cfg, task)
-    if done is not None:
-        folder, result = done
-        if (sweep := runs.current_sweep()) is not None:
-            runs.join(sweep, folder)
-        print(f"finished already: {_short(folder)}" + ("" if brief else "  (fresh=true makes it anew)"))
-        for change in runs.differences(folder, cfg):
-            print(f"  its settings have changed since: {change}")
-        if not brief:
-            print(runs.describe(result))
-        if TASKS[task].trains and (place := runs.export_weights(folder, cfg)):
-            print(f"its weights were copied to {place}")
-        write_reports(cfg, task)
-        return result
-    result = named(target)(cfg)
+    if done is None:
+        return None
+    folder, result = done
+    if (sweep := runs.current_sweep()) is not None:
+        runs.join(sweep, folder)
+    print(f"finished already: {_short(folder)}" + ("" if brief else "  (fresh=true makes it anew)"))
+    for change in runs.differences(folder, cfg):
+        print(f"  its settings have changed since: {change}")
+    if not brief:
+        print(runs.describe(result))
+    if TASKS[task].trains and (place := runs.export_weights(folder, cfg)):
+        print(f"its weights were copied to {place}")
+    write_reports(cfg, task)
+    return result
+
+
+def conclude(result: Any, cfg: Any, task: str) -> Any:
+    """Make the reports of a run that has just finished; return its result."""
     write_reports(cfg, task)
     if TASKS[task].silent:
         print(result)
@@ -252,11 +287,6 @@ def report(cfg: Any, task: str, found: list[str]) -> None:
 def _key(problem: str) -> str:
     """The configuration key that a problem begins with."""
     return re.split(r"[=: ]", problem.lstrip("+"), maxsplit=1)[0]
-
-
-def _overrides(arguments: list[str]) -> list[str]:
-    """The key=value words of a command line; flags and their values left out."""
-    return parted(arguments)[0]
 
 
 def parted(arguments: list[str]) -> tuple[list[str], list[str]]:

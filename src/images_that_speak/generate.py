@@ -70,7 +70,8 @@ def planned(cfg: DictConfig, layout: Layout
     jobs = plan(cfg, layout)
     for note in notes(jobs, layout):
         print(note)
-    return (lambda run: make_missing(run, cfg, layout, settings, jobs)), jobs, settings.evaluations
+    make = partial(make_missing, cfg=cfg, layout=layout, settings=settings, jobs=jobs)
+    return make, jobs, settings.evaluations
 
 
 def show(folders: Sequence[Path]) -> None:

@@ -220,7 +220,7 @@ def make_missing(run: Run, cfg: DictConfig, layout: Layout, settings: Settings,
             def told(state: dict[str, Any], size: int = len(batch), done: int = bar.n) -> None:
                 bar.update(done + (state["i"] + 1) * size - bar.n)  # "i" begins beyond 0 where it goes on
 
-            pictures = generate_batch(family, settings, batch, told, kept)
+            pictures = settings.method(family, settings, batch, told, kept)
             for job, picture in zip(batch, pictures.numpy(), strict=True):
                 if job.sample_id in missing:
                     write_sample(run.sample_dir(job.sample_id), picture, family.vocoder,

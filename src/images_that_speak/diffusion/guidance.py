@@ -102,8 +102,10 @@ class Joint:
 
     def __call__(self, x: Tensor, t: Tensor, progress: float) -> Tensor:
         """x_t (B, C, H, W) at timestep t → the joint x̂₀."""
-        said = {name: branch(x, t, progress, self.compose.uses_uncond)
-                for name, branch in self.branches.items() if progress >= self.starts[name]}
+        said = {}
+        for name, branch in self.branches.items():
+            if progress >= self.starts[name]:
+                said[name] = branch(x, t, progress, self.compose.uses_uncond)
         if len(said) < 2:
             return next(iter(said.values())).guided
         return self.compose(said["image"], said["speech"], Moment(progress, self.activity))

@@ -147,21 +147,7 @@ def bound(family: Family, settings: Settings, jobs: Sequence[Job], names: Iterab
 def denoise(family: Family, settings: Settings, compose: Composition, jobs: Sequence[Job],
             callback: Callback | None = None) -> Tensor:
     """Pictures (len(jobs), 256, 1024) in [0, 1] of what `compose` joins, all denoised together."""
-    sounding = (activity([job.phones for job in jobs]).to(family.device) if family.layout.speaks_phonemes
-                else None)
-    bindings = bound(family, settings, jobs, compose.branches)
-    branches: dict[str, Branch | Said] = {**bindings}
-    draws, draw_steps = compose.speech_draws
-    if draws:
-        branches["speech"] = Said(mean_of_draws(bindings["speech"], family, settings, jobs, draws, draw_steps,
-                                                callback))
-        callback = counting_on(callback, draws * draw_steps)
-    joint = Joint(compose, branches, settings.starts, sounding)
-    scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
-    x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
-    with settings.casting(family.device):
-        pictures = family.decode(sample(joint, x, scheduler, settings.steps, callback))
-    return pictures if sounding is None else compose.finish(pictures, sounding)
+    return JointDenoising()(family, replace(settings, compose=compose), jobs, callback)
 
 
 def mean_of_draws(branch: Branch, family: Family, settings: Settings, jobs: Sequence[Job], draws: int,
@@ -219,4 +205,19 @@ class JointDenoising(Method):
 
     def __call__(self, family: Family, settings: Settings, jobs: Sequence[Job],
                  callback: Callback | None = None, kept: Path | None = None) -> Tensor:
-        return denoise(family, settings, settings.compose, jobs, callback)
+        compose = settings.compose
+        sounding = (activity([job.phones for job in jobs]).to(family.device)
+                    if family.layout.speaks_phonemes else None)
+        bindings = bound(family, settings, jobs, compose.branches)
+        branches: dict[str, Branch | Said] = {**bindings}
+        draws, draw_steps = compose.speech_draws
+        if draws:
+            branches["speech"] = Said(mean_of_draws(bindings["speech"], family, settings, jobs, draws,
+                                                    draw_steps, callback))
+            callback = counting_on(callback, draws * draw_steps)
+        joint = Joint(compose, branches, settings.starts, sounding)
+        scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
+        x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
+        with settings.casting(family.device):
+            pictures = family.decode(sample(joint, x, scheduler, settings.steps, callback))
+        return pictures if sounding is None else compose.finish(pictures, sounding)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,20 +100,28 @@ class Predictor(nn.Module):
             return None
         return condition.pooled.to(dtype)
 
-    def raw(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        """What the UNet itself says, (B, C, H, W)."""
+    @contextmanager
+    def _told(self, condition: Condition) -> Iterator[dict[str, Tensor | None]]:
+        """The UNet's arguments that say a condition; within, the residual is added to its first feature map.
+        """
+        dtype = self.unet.dtype
         self._residual = condition.residual
         try:
-            mask = None if bool(condition.mask.all()) else condition.mask
-            dtype = self.unet.dtype
-            return self.unet(x_t.to(dtype), t, condition.tokens.to(dtype),
-                             timestep_cond=self._pooled(condition, dtype), encoder_attention_mask=mask).sample
+            yield {"encoder_hidden_states": condition.tokens.to(dtype),
+                   "timestep_cond": self._pooled(condition, dtype),
+                   "encoder_attention_mask": None if bool(condition.mask.all()) else condition.mask}
         finally:
             self._residual = None
 
+    def raw(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """What the UNet itself says, (B, C, H, W)."""
+        with self._told(condition) as told:
+            return self.unet(x_t.to(self.unet.dtype), t, **told).sample
+
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """(B, C, H, W) noisy latent, (B,) timesteps → Prediction in float32."""
-        answer = self.raw(x_t, t, condition).float()
+        with self._told(condition) as told:
+            answer = self.unet(x_t.to(self.unet.dtype), t, **told).sample.float()
         x_t = x_t.float()
         alpha, sigma = self.schedule.coefficients(t, x_t)
         if self.prediction_type == "v_prediction":
