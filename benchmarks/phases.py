@@ -19,7 +19,7 @@ from images_that_speak.audio.griffin_lim import GriffinLim
 from images_that_speak.audio.picture import read_picture
 from images_that_speak.files import read_json
 from images_that_speak.prompts import read_pairs
-from images_that_speak.scoring.evaluate import load_readers
+from images_that_speak.scoring.judges import load_readers
 from images_that_speak.scoring.statistics import ratio, resampling_weights, score_sample
 
 

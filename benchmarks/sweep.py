@@ -37,7 +37,8 @@ def work(overrides: list[str], jobs: int) -> tuple[float, float]:
     from images_that_speak.diffusion.family import Family
     from images_that_speak.diffusion.generate import generate_batch, plan, read_settings, record
     from images_that_speak.diffusion.outputs import write_sample
-    from images_that_speak.scoring.evaluate import load_readers, read_back
+    from images_that_speak.scoring.evaluate import read_back
+    from images_that_speak.scoring.judges import load_readers
 
     cfg = config.compose("generate", overrides)
     layout = config.instantiate(cfg.family)

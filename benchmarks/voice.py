@@ -30,7 +30,7 @@ from images_that_speak.diffusion.family import Family, activity
 from images_that_speak.diffusion.generate import Job, batches, generate_batch, read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.prompts import Pair
-from images_that_speak.scoring.evaluate import load_readers
+from images_that_speak.scoring.judges import load_readers
 from images_that_speak.scoring.statistics import ratio, resampling_weights, score_sample
 
 DECIBELS = 146.0  # of one unit of the picture

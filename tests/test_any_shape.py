@@ -29,10 +29,12 @@ from images_that_speak.reports.sheet import cell, write_sheet
 from images_that_speak.reports.study import write_study
 from images_that_speak.reports.video import write_videos
 from images_that_speak.runs.samples import read_rows
-from images_that_speak.scoring.evaluate import Item, Readers, find_pictures, find_run, read_items
 from images_that_speak.scoring.heard import Heard, SpeechReader
+from images_that_speak.scoring.items import Item, find_pictures, find_run
+from images_that_speak.scoring.judges import Readers
 from images_that_speak.scoring.metric import Clip
 from images_that_speak.scoring.pairs import CepstralDistortion, Intelligibility, PictureSimilarity
+from images_that_speak.scoring.reading import read_items
 from images_that_speak.scoring.seen import load_picture_reader
 from images_that_speak.scoring.sets import MelStatistics, PictureDistances, SoundDistances
 

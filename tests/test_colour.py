@@ -40,7 +40,7 @@ from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 from images_that_speak.networks.chroma import ChromaNet
 from images_that_speak.resources import ROOT
-from images_that_speak.scoring.evaluate import load_readers
+from images_that_speak.scoring.judges import load_readers
 from images_that_speak.training.colour import ColourTraining
 from images_that_speak.training.train import train
 

@@ -32,19 +32,14 @@ from images_that_speak.runs import as_made, differences, finished, open_run
 from images_that_speak.runs.identity import family_fingerprint
 from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring.ctc import CTCReader
-from images_that_speak.scoring.evaluate import (
-    Readers,
-    find_pictures,
-    find_run,
-    read_back,
-    read_items,
-    with_second_opinion,
-)
+from images_that_speak.scoring.evaluate import read_back, stored_rows
 from images_that_speak.scoring.heard import Heard, SpeechReader
+from images_that_speak.scoring.items import find_pictures, find_run, item_of, named_apart
+from images_that_speak.scoring.judges import Readers, with_second_opinion
 from images_that_speak.scoring.metric import Clip, Metric, Scores
+from images_that_speak.scoring.reading import read_items
 from images_that_speak.scoring.seen import PictureJudge, PictureReader, Shown
 from images_that_speak.scoring.sets import ClipSquares, PictureDistances
-from images_that_speak.scoring.stored import stored_rows
 from images_that_speak.scoring.tables import markdown
 from images_that_speak.speech.tts import Flite
 
@@ -180,7 +175,7 @@ def test_runs_of_the_same_prompts_keep_their_own_scores(tmp_path: Path, stand_in
     assert len(set(names)) == 16 and names[0] == "first/samples/s00"
     # Also where nothing but the folders is given.
     both = [run / "samples/s00" for run in (first, second)]
-    read_back(both, READERS, Player(), quiet=True)
+    read_items(named_apart([item_of(folder) for folder in both]), READERS, Player())
     heard = [read_json(folder / "sample.json")["scores"]["heard"] for folder in both]
     assert heard == list(PHRASES[:2])
 

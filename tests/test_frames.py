@@ -22,8 +22,7 @@ class Reached(BaseException):
 
 def calls(script: str, arguments: list[str], what: type, name: str,
           monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """(file, function) of every function of ours under way when `what.name` is first called, the script first.
-    """
+    """(file, function) of all of ours that is under way when `what.name` is first called."""
     found: list[tuple[str, str]] = []
 
     def reached(*_: object, **__: object) -> None:

@@ -24,10 +24,13 @@ from images_that_speak.scoring.efficientnet import (
     told_apart,
     top,
 )
-from images_that_speak.scoring.evaluate import Item, Readers, evaluate, load_readers, read_items
+from images_that_speak.scoring.evaluate import evaluate
 from images_that_speak.scoring.faster_whisper import FasterWhisperReader, joined_base
 from images_that_speak.scoring.heard import Heard, SpeechReader
+from images_that_speak.scoring.items import Item
+from images_that_speak.scoring.judges import Readers, load_readers
 from images_that_speak.scoring.nouns import caption_noun, noun_classes
+from images_that_speak.scoring.reading import read_items
 from images_that_speak.scoring.seen import Shown
 
 
@@ -339,7 +342,7 @@ def test_what_is_seen_stands_in_rows_and_samples(lite2: EfficientNetReader, tmp_
 def test_two_eyes_that_say_the_same_say_it_by_their_names(lite2: EfficientNetReader) -> None:
     from skimage import data
 
-    from images_that_speak.scoring.evaluate import _seen
+    from images_that_speak.scoring.reading import _seen
 
     class Clip:
         def judge(self, looks: list, captions: list) -> list[dict]:

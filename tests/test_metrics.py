@@ -35,8 +35,9 @@ from images_that_speak.scoring import evaluate as module
 from images_that_speak.scoring import pairs
 from images_that_speak.scoring.clap import ClapScore
 from images_that_speak.scoring.dnsmos import FILES, Dnsmos
-from images_that_speak.scoring.evaluate import Item, Readers, read_items
 from images_that_speak.scoring.heard import Heard, SpeechReader, WhisperReader
+from images_that_speak.scoring.items import Item
+from images_that_speak.scoring.judges import Readers
 from images_that_speak.scoring.metric import Clip
 from images_that_speak.scoring.pairs import (
     CepstralDistortion,
@@ -48,6 +49,7 @@ from images_that_speak.scoring.pairs import (
     place,
     span,
 )
+from images_that_speak.scoring.reading import read_items
 from images_that_speak.scoring.seen import load_picture_reader
 from images_that_speak.scoring.sets import (
     ClipSquares,

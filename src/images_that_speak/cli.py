@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
+from .files import shortest
 from .tasks import TASKS, named
 
 # What check=true calls: a function of a configuration that gives (what would happen, what is wrong).
@@ -163,7 +163,7 @@ def _sweep(main: Callable[[], Any], task: str) -> None:
         sys.argv = given
         jobs = sweep.write_sweep(folder, task)
         if jobs:
-            print(f"{sweep.shown(jobs)}\nsweep: {_short(folder)}")
+            print(f"{sweep.shown(jobs)}\nsweep: {shortest(folder)}")
     failed = [job for job in jobs if job["status"] == "failed" and job["updated"] >= began]
     if failed or _failed:
         for job in failed:
@@ -227,7 +227,7 @@ def answered(cfg: Any, task: str, brief: bool = False) -> Any:
     folder, result = done
     if (sweep := runs.current_sweep()) is not None:
         runs.join(sweep, folder)
-    print(f"finished already: {_short(folder)}" + ("" if brief else "  (fresh=true makes it anew)"))
+    print(f"finished already: {shortest(folder)}" + ("" if brief else "  (fresh=true makes it anew)"))
     for change in runs.differences(folder, cfg):
         print(f"  its settings have changed since: {change}")
     if not brief:
@@ -312,8 +312,3 @@ def _config_dir(arguments: list[str]) -> str | None:
         if flag in ("--config-dir", "-cd"):
             return value if equals else after
     return None
-
-
-def _short(path: Path) -> str:
-    """`path` as seen from here, when that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)

@@ -17,6 +17,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
+def few(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """The first of some names, and how many more there are."""
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return between.join(found[:most]) + more
+
+
 @contextmanager
 def gathered() -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Steps that do not depend on each other, `with step():` each; their UserErrors are raised as one."""

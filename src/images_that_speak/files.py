@@ -152,3 +152,8 @@ def file_hash(path: str | Path, length: int = 12) -> str:
     """The first `length` hex digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:length]
+
+
+def shortest(path: str | Path) -> str:
+    """A path as seen from here, or from the root where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)

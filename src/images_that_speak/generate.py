@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,10 @@ from omegaconf import DictConfig
 from .config import instantiate
 from .diffusion.generate import make_missing, notes, plan, read_settings
 from .diffusion.layout import Layout
-from .files import read_json
+from .files import shortest
 from .runs import Run, open_run
 from .runs.profile import profiled
+from .runs.sample import Sample
 from .scoring.evaluate import load_metrics, read_back
 from .scoring.tables import print_table
 from .speaking.from_sound import draw_missing, draws_sounds, plan_sounds
@@ -46,7 +46,7 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
         if cfg.reader is not None and not draws_sounds(cfg):  # those pictures say nothing
             result |= read_back(folders, cfg.reader, device=cfg.device, metrics=metrics)
         show(folders)
-        print(f"run folder: {min(str(run.dir), os.path.relpath(run.dir), key=len)}")
+        print(f"run folder: {shortest(run.dir)}")
         return run.finish(result)
 
 
@@ -78,7 +78,7 @@ def show(folders: Sequence[Path]) -> None:
     """Print what each sample shows, says and was heard to say, and where it lies."""
     rows = []
     for folder in folders:
-        found = read_json(folder / "sample.json")
+        found = Sample.read(folder).record
         scores = found["scores"]
         rows.append({**found, **{key: scores.get(key) for key in SCORES},
                      # Whole paths of many samples would be cut to the terminal; the run folder is told below.

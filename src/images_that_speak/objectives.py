@@ -94,7 +94,7 @@ def _lacking(cfg: DictConfig, task: str, name: str) -> str | None:
 
 def _told_by(eye: Any) -> list[str]:
     """What a reader of pictures, a section or a name, declares to tell of a sample."""
-    section = named(".scoring.evaluate.picture_section")(eye)
+    section = named(".scoring.judges.picture_section")(eye)
     return [figure.key for figure in declared_by(locate(section["_target_"], "reader.picture"))]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, nearest
+from .errors import UserError, few, nearest
 from .files import file_hash, read_text
 
 COLUMNS = ("image_prompt", "audio_prompt")
@@ -166,5 +166,4 @@ def _checked(path: Path, rows: list[tuple[int, dict[str, str]]], columns: tuple[
 def _refuse(path: Path, wrong: list[str]) -> None:
     """Raise UserError with what is wrong with a file's lines, if anything is."""
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UserError(f"{path}: {'; '.join(wrong[:5])}{more}")
+        raise UserError(f"{path}: {few(wrong, between='; ')}")

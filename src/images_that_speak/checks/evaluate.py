@@ -7,7 +7,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ..runs import as_made
-from ..scoring.evaluate import find_pictures, find_run, made_by, vocoder_of
+from ..scoring.evaluate import made_by, vocoder_of
+from ..scoring.items import find_pictures, find_run
 from .findings import Findings
 from .readers import check_metrics, check_readers
 

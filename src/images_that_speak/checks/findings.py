@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from ..config import first_line
 from ..errors import UserError
+from ..files import shortest
 from ..runs import open_run
 
 
@@ -51,11 +50,6 @@ def run_folder(cfg: DictConfig, task: str) -> str:
 def counted(number: int, thing: str) -> str:
     """`1 sample`, `2 samples`."""
     return f"{number:,} {thing}" + "s" * (number != 1)
-
-
-def shortest(path: Path) -> str:
-    """A path from here or from the root, whichever is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
 
 
 def table(rows: list[tuple[str, int, int]]) -> list[str]:

@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import unbound
 from ..scoring.efficientnet import MODELS
-from ..scoring.evaluate import build_metrics, load_readers
+from ..scoring.evaluate import build_metrics
 from ..scoring.faster_whisper import OWN_NAMES
+from ..scoring.judges import load_readers
 from .findings import Findings
 
 AT_HAND = ("pocket", *OWN_NAMES, *MODELS)  # models that no hub is asked for

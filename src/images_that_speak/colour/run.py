@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from ..audio.picture import SHAPE, luminance, quantise, read_pixels, to_grid
 from ..config import instantiate
 from ..diffusion.colorization import Colorizer, paint
 from ..errors import UserError
-from ..files import atomic_path, content_hash, file_hash, read_json, write_json
+from ..files import atomic_path, content_hash, file_hash, read_json, shortest, write_json
+from ..runs.sample import Sample, samples_of
 
 
 def colour(cfg: DictConfig) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def colour(cfg: DictConfig) -> dict[str, Any]:
     """
     colorizer: Colorizer = instantiate(cfg.colorizer)
     identity = {"saturation": float(cfg.saturation), **colorizer.identity}
-    folders = sorted(path.parent for path in Path(cfg.run).glob("samples/*/sample.json"))
+    folders = samples_of(cfg.run)
     if not folders:
         raise UserError(f"run={cfg.run}: holds no sample yet; the command that made it goes on with it")
     folders = colourless(folders)
@@ -38,12 +38,12 @@ def colour(cfg: DictConfig) -> dict[str, Any]:
     if missing:
         colorizer.load(cfg.device)
     for folder in tqdm(missing, unit="sample", desc="colouring", leave=False):
-        record = read_json(folder / "sample.json")
+        record = Sample.read(folder).record
         gray = luminance(read_pixels(folder / "image.png"))
         prompt = record.get("drawn") or record["image_prompt"]
         chroma = chroma_of(colorizer, gray, prompt, int(record["seed"]))
         write_colour(folder, gray, cfg.saturation * chroma, wanted[folder])
-    where = min(str(cfg.run), os.path.relpath(cfg.run), key=len)
+    where = shortest(cfg.run)
     print(f"{len(missing)} of {len(folders)} samples coloured, the others are there already: {where}"
           if len(missing) < len(folders) else f"{len(folders)} samples coloured: {where}")
     return {"samples": len(folders), "made": len(missing)}
@@ -54,7 +54,7 @@ def colourless(folders: Sequence[Path]) -> list[Path]:
     why: dict[str, list[str]] = {}
     found = []
     for folder in folders:
-        pixels, record = read_pixels(folder / "image.png"), read_json(folder / "sample.json")
+        pixels, record = read_pixels(folder / "image.png"), Sample.read(folder).record
         if (pixels != pixels[..., :1]).any():
             why.setdefault("in colour already", []).append(folder.name)
         elif not (record.get("drawn") or record.get("image_prompt")):

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..audio.mel import MEL
-from ..errors import UserError
+from ..errors import UserError, gathered
 from ..files import content_hash
 from ..ranges import check_ranges
 from ..speech.alignment import frame_index, frame_phones
@@ -544,14 +544,10 @@ class PictureData(L.LightningDataModule):
         return [dataset for dataset in self.sets.values() if isinstance(dataset, SpeechClips)]
 
     def setup(self, stage: str | None = None) -> None:
-        errors = []
-        for dataset in self.sets.values():
-            try:
-                dataset.setup()
-            except UserError as error:
-                errors.append(str(error))
-        if errors:
-            raise UserError("\n".join(errors))
+        with gathered() as step:
+            for dataset in self.sets.values():
+                with step():
+                    dataset.setup()
 
     def train_dataloader(self) -> Loader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -6,6 +6,7 @@ concept by concept so that dark emoji (a bat, a camera) are seen on black as wel
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,155 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..files import read_text
+from ..resources import ROOT
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 FONT_SIZE = 109
 
-# One concept a line: emoji, name, plural, and "s" where the bare outline still tells what it is.
-_TABLE = {
-    "animal": """
-        🐒 monkey | monkeys | s
-        🐕 dog | dogs | s
-        🦊 fox | foxes |
-        🐈 cat | cats | s
-        🦁 lion | lions |
-        🐅 tiger | tigers | s
-        🐎 horse | horses | s
-        🦄 unicorn | unicorns |
-        🦓 zebra | zebras | s
-        🦌 deer | deer | s
-        🐄 cow | cows | s
-        🐖 pig | pigs | s
-        🐏 sheep | sheep | s
-        🐪 camel | camels | s
-        🦒 giraffe | giraffes | s
-        🐘 elephant | elephants | s
-        🦏 rhinoceros | rhinoceroses | s
-        🐇 rabbit | rabbits | s
-        🦔 hedgehog | hedgehogs | s
-        🦇 bat | bats | s
-        🐼 panda | pandas |
-        🐨 koala | koalas |
-        🐓 rooster | roosters | s
-        🐧 penguin | penguins | s
-        🦆 duck | ducks | s
-        🦢 swan | swans | s
-        🦉 owl | owls |
-        🦩 flamingo | flamingos | s
-        🦚 peacock | peacocks | s
-        🦜 parrot | parrots | s
-        🐸 frog | frogs |
-        🐊 crocodile | crocodiles | s
-        🐢 turtle | turtles | s
-        🐍 snake | snakes | s
-        🐉 dragon | dragons | s
-        🦕 dinosaur | dinosaurs | s
-        🐳 whale | whales | s
-        🐬 dolphin | dolphins | s
-        🐟 fish | fish | s
-        🦈 shark | sharks | s
-        🐙 octopus | octopuses | s
-        🦀 crab | crabs | s
-        🐌 snail | snails | s
-        🦋 butterfly | butterflies | s
-        🐝 bee | bees |
-        🕷 spider | spiders | s
-        🦂 scorpion | scorpions | s
-    """,
-    "plant": """
-        🌹 rose | roses | s
-        🌻 sunflower | sunflowers | s
-        🌲 pine tree | pine trees | s
-        🌴 palm tree | palm trees | s
-        🌵 cactus | cacti | s
-        🍁 maple leaf | maple leaves | s
-        🍄 mushroom | mushrooms | s
-    """,
-    "food": """
-        🍇 bunch of grapes | bunches of grapes | s
-        🍉 watermelon | watermelons |
-        🍌 banana | bananas | s
-        🍍 pineapple | pineapples | s
-        🍎 apple | apples | s
-        🍓 strawberry | strawberries |
-        🥕 carrot | carrots | s
-        🥐 croissant | croissants |
-        🥨 pretzel | pretzels | s
-        🍔 hamburger | hamburgers |
-        🍟 box of fries | boxes of fries |
-        🍕 pizza | pizzas |
-        🌭 hot dog | hot dogs |
-        🍦 ice cream | ice creams | s
-        🍩 doughnut | doughnuts |
-        🎂 birthday cake | birthday cakes |
-        🍷 glass of wine | glasses of wine | s
-        🍺 mug of beer | mugs of beer | s
-    """,
-    "vehicle": """
-        🚂 locomotive | locomotives | s
-        🚗 car | cars | s
-        🚚 truck | trucks | s
-        🚜 tractor | tractors | s
-        🚲 bicycle | bicycles | s
-        ⛵ sailboat | sailboats | s
-        🚢 ship | ships | s
-        ✈ airplane | airplanes | s
-        🚁 helicopter | helicopters | s
-        🚀 rocket | rockets | s
-        🛸 flying saucer | flying saucers | s
-    """,
-    "weather": """
-        ☁ cloud | clouds | s
-        ⚡ lightning bolt | lightning bolts | s
-        ❄ snowflake | snowflakes | s
-        ⛄ snowman | snowmen | s
-        🌞 sun | suns |
-        🌙 moon | moons | s
-        ⭐ star | stars | s
-        ☂ umbrella | umbrellas | s
-        🔥 flame | flames | s
-    """,
-    "building": """
-        🏰 castle | castles | s
-        🏠 house | houses | s
-        ⛪ church | churches | s
-        🗼 tower | towers | s
-        ⛺ tent | tents | s
-        🎡 ferris wheel | ferris wheels | s
-        ⛲ fountain | fountains | s
-        🕌 mosque | mosques | s
-        🌋 volcano | volcanoes | s
-        🏛 temple | temples | s
-    """,
-    "object": """
-        🎻 violin | violins | s
-        🎸 guitar | guitars | s
-        🎺 trumpet | trumpets | s
-        🥁 drum | drums |
-        ⚽ soccer ball | soccer balls |
-        ⚓ anchor | anchors | s
-        🔑 key | keys | s
-        🔨 hammer | hammers | s
-        ✂ pair of scissors | pairs of scissors | s
-        💡 light bulb | light bulbs | s
-        🕯 candle | candles | s
-        📷 camera | cameras |
-        ⏰ alarm clock | alarm clocks |
-        📖 book | books | s
-        👑 crown | crowns | s
-        🎩 top hat | top hats | s
-        💀 skull | skulls | s
-        🤖 robot | robots |
-        👻 ghost | ghosts | s
-        🎃 pumpkin | pumpkins |
-        ❤ heart | hearts | s
-        🎁 gift | gifts |
-        🧸 teddy bear | teddy bears | s
-        🎈 balloon | balloons | s
-        ⌛ hourglass | hourglasses | s
-        🔔 bell | bells | s
-    """,
-}
+# One concept a line; `outline` where the bare outline still tells what it is.
+CONCEPTS = ROOT / "words" / "emoji.csv"
 
 
 @dataclass(frozen=True)
@@ -184,13 +44,9 @@ class Concept:
 @lru_cache(maxsize=1)
 def concepts() -> tuple[Concept, ...]:
     """All concepts, in the fixed order that their indices mean."""
-    found = []
-    for group, lines in _TABLE.items():
-        for line in lines.strip().splitlines():
-            head, plural, outline = (part.strip() for part in line.split("|"))
-            char, name = head.split(maxsplit=1)
-            found.append(Concept(name, plural, char, group, outline == "s"))
-    return tuple(found)
+    rows = csv.DictReader(read_text(CONCEPTS).splitlines())
+    return tuple(Concept(row["name"], row["plural"], row["emoji"], row["group"], row["outline"] == "yes")
+                 for row in rows)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from ..diffusion.generate import generate_batch, notes, plan, read_settings
 from ..errors import UserError, nearest
 from ..packages import how
 from ..resources import choices
-from ..scoring.evaluate import Readers, load_readers
 from ..scoring.heard import PocketsphinxReader, new_words
+from ..scoring.judges import Readers, load_readers
 from ..scoring.seen import Shown
 from ..scoring.statistics import word_errors
 from ..speaking.jobs import by_branch

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio.mel import MEL
-from ..errors import UserError, nearest
+from ..errors import UserError, gathered, nearest
 from ..files import read_json, write_json
 from ..networks.auffusion import CONDITIONS, condition_parts
 from ..networks.codec import downsampling
@@ -307,14 +307,11 @@ def stable_diffusion_layout(image: str, speech: str, *, lora: str | None = None,
     for key, folder in (("adapter", adapter), ("durations", durations), ("phoneme_bert", phoneme_bert)):
         if folder is not None:
             _there(Path(folder), f"the folder that family.{key} names")
-    roots, absent = {}, []
-    for branch, source in (("image", image), ("speech", speech)):
-        try:
-            roots[branch] = find_weights(source, f"family.{branch}", offline)
-        except UserError as error:
-            absent.append(str(error))
-    if absent:
-        raise UserError("\n".join(absent))
+    roots = {}
+    with gathered() as step:
+        for branch, source in (("image", image), ("speech", speech)):
+            with step():
+                roots[branch] = find_weights(source, f"family.{branch}", offline)
     told = "part of a Stable Diffusion pipeline in diffusers layout"
     conditions = roots["speech"] if adapter is None and (roots["speech"] / CONDITIONS).exists() else None
     if conditions is not None:

@@ -13,9 +13,10 @@ import numpy as np
 from ..audio.picture import colour_map, luminance, quantise, to_grid, write_png
 from ..audio.wave import wave_bytes
 from ..errors import UserError
-from ..files import atomic_path, atomic_write, content_hash, read_json, write_json
+from ..files import atomic_path, atomic_write, content_hash
+from ..runs.sample import RECORD, Sample
 
-FILES = ("image.png", "spectrogram.png", "speech.wav", "sample.json")
+FILES = ("image.png", "spectrogram.png", "speech.wav", RECORD)
 
 
 def sample_id(image_prompt: str, audio_prompt: str, seed: int) -> str:
@@ -28,10 +29,10 @@ def read_complete(folder: Path, identity: str) -> dict[str, Any] | None:
     if not all((folder / name).is_file() for name in FILES):
         return None
     try:
-        record = read_json(folder / "sample.json")
+        record = Sample.read(folder).record
     except UserError:
         return None
-    return record if isinstance(record, dict) and record.get("sample_id") == identity else None
+    return record if record.get("sample_id") == identity else None
 
 
 def write_sample(folder: Path, picture: np.ndarray, vocoder: Any, record: dict[str, Any]) -> dict[str, Any]:
@@ -53,5 +54,5 @@ def write_sample(folder: Path, picture: np.ndarray, vocoder: Any, record: dict[s
     with atomic_path(folder / "spectrogram.png") as temporary:
         colour_map(message).save(temporary, format="PNG")
     atomic_write(folder / "speech.wav", sound)
-    write_json(folder / "sample.json", record)
+    Sample(folder, record).write()
     return record

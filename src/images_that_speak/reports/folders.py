@@ -18,6 +18,8 @@ from ..figures import Figure, known
 from ..files import names_apart, read_json
 from ..resources import ROOT
 from ..runs.identity import VOLATILE
+from ..runs.sample import Sample as Stored
+from ..runs.sample import is_sample, samples_of
 from ..tasks import task_of
 
 # Where a run wrote and where it computed is no setting to compare or to filter by.
@@ -127,8 +129,7 @@ class RunFolder:
         """The samples of the run; of an evaluation, those that it read, with the scores that it gave."""
         if self.reads:
             return _evaluated(self.path / "samples.csv", self.figures)
-        folders = sorted(path.parent for path in (self.path / "samples").glob("*/sample.json"))
-        return [_sample(folder) for folder in folders]
+        return [_sample(folder) for folder in samples_of(self.path)]
 
     @cached_property
     def metrics(self) -> dict[str, list[tuple[int, float]]]:
@@ -257,7 +258,7 @@ def _existing(path: Any) -> Path | None:
 
 
 def _sample(folder: Path, scores: Mapping[str, Any] | None = None, name: str | None = None) -> Sample:
-    record = read_json(folder / "sample.json")
+    record = Stored.read(folder).record
 
     def there(name: str) -> Path | None:
         return folder / name if (folder / name).exists() else None
@@ -285,7 +286,7 @@ def _evaluated(path: Path, figures: Iterable[str]) -> list[Sample]:
         return []
     with open(path, newline="", encoding="utf-8") as file:
         rows = [(row, image) for row in csv.DictReader(file) if (image := _existing(row.get("file")))]
-    folders = [image.parent for _, image in rows if (image.parent / "sample.json").exists()]
+    folders = [image.parent for _, image in rows if is_sample(image.parent)]
     names = dict(zip(folders, names_apart(folders), strict=True))
     found = []
     for row, image in rows:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..errors import UserError, nearest
+from ..errors import UserError, few, nearest
 from ..files import content_hash, read_json, write_json
 from ..scoring.statistics import Interval, ratio, resampling_weights, wilson
 from .folders import RunFolder, Sample
@@ -97,8 +97,7 @@ def _trials(runs: Sequence[RunFolder], questions: Sequence[str], most: int | Non
             draw.shuffle(turns)
             trials += [{"question": question, "sample": name, "left": turn[0], "right": turn[1]}
                        for name, turn in zip(asked, turns, strict=True)]
-    told = [f"{question}: left out {', '.join([*names][:5])}"
-            + (f" and {len(names) - 5} more" if len(names) > 5 else "") + f", {LACKING[lack]}"
+    told = [f"{question}: left out {few(names)}, {LACKING[lack]}"
             for (question, lack), names in left_out.items()]
     return trials, told
 

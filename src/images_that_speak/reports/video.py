@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..audio.film import load_av, write_film
 from ..errors import UserError
-from ..files import content_hash
+from ..files import content_hash, shortest
 from .caption import draw_caption, lines, open_picture
 from .folders import RunFolder, Sample, find_runs
 
@@ -45,8 +45,7 @@ def write_videos(runs: Sequence[RunFolder]) -> list[Path]:
     for path, sample in tqdm(missing.items(), unit="video", desc="videos", leave=False):
         write_video(path, sample, marks[path])
     place = os.path.commonpath([path.parent.resolve() for path in whole])
-    print(f"{len(missing)} videos made, {len(whole) - len(missing)} there already: "
-          f"{min(place, os.path.relpath(place), key=len)}")
+    print(f"{len(missing)} videos made, {len(whole) - len(missing)} there already: {shortest(place)}")
     return list(whole)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import flatten
-from ..files import atomic_write, names_apart, read_json
+from ..files import atomic_write, names_apart
+from .sample import Sample, is_sample
 
 FIRST = ("image_prompt", "audio_prompt", "seed")
 OF_READERS = ("_reader", "/normaliser", "/source")  # endings of scores that say by whom
@@ -23,9 +24,9 @@ def read_rows(folders: Iterable[Path]) -> list[dict[str, Any]]:
     Samples of several runs that have one sample_id are told apart by their folders.
     """
     rows = []
-    there = [folder for folder in folders if (folder / "sample.json").exists()]
+    there = [folder for folder in folders if is_sample(folder)]
     for folder, name in zip(there, names_apart(there), strict=True):
-        sample = read_json(folder / "sample.json")
+        sample = Sample.read(folder).record
         settings = flatten(sample.get("settings") or {})
         row = {"sample_id": name, **{key: sample.get(key) for key in FIRST if key in sample}}
         if isinstance(sample.get("source"), dict):  # a photograph, which often has no prompt

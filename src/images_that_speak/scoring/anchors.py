@@ -32,12 +32,16 @@ from ..diffusion.generate import batches, generate_batch, plan, read_settings, r
 from ..diffusion.method import Job, JointDenoising
 from ..diffusion.outputs import read_complete, write_sample
 from ..errors import UserError
-from ..files import content_hash, read_json, write_json
+from ..files import content_hash, write_json
 from ..prompts import Pair
 from ..runs.identity import by_content, family_fingerprint
+from ..runs.sample import Sample, is_sample
 from ..speech import tts
 from ..terminal import lenient
-from .evaluate import Item, Readers, load_readers, plain_totals, read_items, tell, write_scores
+from .evaluate import plain_totals
+from .items import item_of
+from .judges import Readers, load_readers
+from .reading import read_items
 from .statistics import Interval, totals
 from .tables import TOTAL_COLUMNS, print_table, total_row, write_table
 
@@ -98,8 +102,8 @@ def anchors(cfg: DictConfig, out: str | Path | None = None, bootstrap: int = 100
             where = folder / "tts" / job.sample_id
             where.mkdir(parents=True, exist_ok=True)
             write_wave(where / "speech.wav", waves[job.pair.audio_prompt])
-            if not (where / "sample.json").exists():
-                write_json(where / "sample.json", record(job, cfg))
+            if not is_sample(where):
+                Sample(where, record(job, cfg)).write()
         log_mel = LogMel()
 
         def pictures(batch: Sequence[Job]) -> torch.Tensor:
@@ -162,16 +166,8 @@ def _key(cfg: DictConfig, jobs: Sequence[Any]) -> str:
 def _read(folders: Sequence[Path], readers: Readers, bootstrap: int,
           source: str = "wav") -> dict[str, Interval | int]:
     """Totals of an anchor's folders; what is not asked of it (an empty prompt) is not scored."""
-    items = []
-    for folder in folders:
-        record = read_json(folder / "sample.json")
-        items.append(Item(folder.name, folder / "image.png", folder / "speech.wav",
-                          record["image_prompt"] or None, record["audio_prompt"] or None, record, folder))
-    report = read_items(items, replace(readers, source=source))
-    tell(report)
-    for item, row in zip(report.items, report.rows, strict=True):
-        assert item.record is not None and item.folder is not None
-        write_scores(item.folder, item.record, row, report.seen)
+    report = read_items([item_of(folder) for folder in folders], replace(readers, source=source))
+    report.tell()
     return totals(report.rows, bootstrap)
 
 

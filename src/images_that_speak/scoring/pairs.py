@@ -19,8 +19,8 @@ from ..audio.picture import quantise, read_picture
 from ..audio.wave import read_wave
 from ..errors import UserError
 from ..figures import of
-from ..files import read_json
 from ..packages import how
+from ..runs.sample import Sample, is_sample, samples_below
 from ..speech.phonemes import PAUSE, text_to_phones
 from ..speech.tts import Flite, Phone, Utterance
 from .metric import Clip, Metric, Scores, Unfit
@@ -62,16 +62,16 @@ class References:
     def _find(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"reference={folder}: no such folder (expected tts, or a folder with samples)")
-        for path in sorted(folder.rglob("sample.json")):
-            record = read_json(path)
-            other = self.by_id.setdefault(path.parent.name, path.parent)
-            if other != path.parent:
-                raise UserError(f"reference={folder}: two samples {path.parent.name}, {other} and "
-                                f"{path.parent} (expected one run, or one anchor)")
-            if record.get("audio_prompt"):
-                self.by_phrase.setdefault(record["audio_prompt"], path.parent)
+        for place in samples_below(folder):
+            phrase = Sample.read(place).record.get("audio_prompt")
+            other = self.by_id.setdefault(place.name, place)
+            if other != place:
+                raise UserError(f"reference={folder}: two samples {place.name}, {other} and {place} "
+                                "(expected one run, or one anchor)")
+            if phrase:
+                self.by_phrase.setdefault(phrase, place)
         sounds = [path for path in sorted(folder.rglob("*"))
-                  if path.suffix in (".wav", ".flac") and not (path.parent / "sample.json").exists()]
+                  if path.suffix in (".wav", ".flac") and not is_sample(path.parent)]
         namesakes = Counter(path.stem for path in sounds)
         for path in sounds:
             self.by_id.setdefault(str(path.relative_to(folder).with_suffix("")), path)

@@ -12,6 +12,9 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
+
+import tomllib
 
 from ..errors import UserError
 from .dictionary import entries
@@ -30,147 +33,21 @@ from .numbers import (
 
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 SCALE = r"hundred|thousand|million|billion|trillion"
-MONTHS = ("january february march april may june july august september october november december").split()
-SHORT_MONTHS = {name[:3]: name for name in MONTHS} | {"sept": "september"}
+TLD = "com|org|net|edu|gov|int|io|ai|co|uk|us|ca|de|fr|eu|info|dev|app|me|tv|ly|be|jp|au|nl|ch"
+# How English is written and said. What each table is for stands in the file.
+TABLES = tomllib.loads(Path(__file__).with_name("english.toml").read_text(encoding="utf-8"))
+MONTHS, SHORT_MONTHS, DAYS = TABLES["months"], TABLES["short_months"], TABLES["days"]
+CURRENCY, CODES, SHORT_SCALES = TABLES["currency"], TABLES["codes"], TABLES["short_scales"]
+UNITS, PER = TABLES["units"], TABLES["per"]
+TITLES, ABBREVIATIONS, WITHOUT_DOT = TABLES["titles"], TABLES["abbreviations"], TABLES["without_dot"]
+NUMBERED, PHRASES, COUNTED, CROWNED = (TABLES[key] for key in ("numbered", "phrases", "counted", "crowned"))
+EITHER, BETWEEN, ADDRESSED = TABLES["either"], TABLES["between"], TABLES["addressed"]
+LETTERS, INTERJECTIONS, FOLDED = set(TABLES["letters"]), TABLES["interjections"], TABLES["folded"]
+SIGNS, EMOJI = TABLES["signs"], TABLES["emoji"]
+PLAIN_TLD, IN_ADDRESS = tuple(TABLES["plain_tld"]), TABLES["in_address"]
 # "may" and "mar" are words too: only with a capital, and only beside a number.
 MONTH = "|".join([*(name.capitalize() for name in MONTHS),
                   *(rf"{name.capitalize()}\.?" for name in SHORT_MONTHS)])
-CURRENCY = {
-    "$": ("dollar", "dollars", "cent", "cents"), "€": ("euro", "euros", "cent", "cents"),
-    "£": ("pound", "pounds", "penny", "pence"), "¥": ("yen", "yen", "sen", "sen"),
-    "₹": ("rupee", "rupees", "paisa", "paise"), "₩": ("won", "won", "jeon", "jeon"),
-    "₿": ("bitcoin", "bitcoins", "cent", "cents"),
-}
-CODES = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹"}
-SHORT_SCALES = {"k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million",
-                "b": "billion", "B": "billion", "bn": "billion", "T": "trillion", "tn": "trillion"}
-
-# Units as they are written after a number: what one is called, and several.
-_UNITS = """
-    mm millimeter|cm centimeter|m meter|km kilometer|mi mile|yd yard|ft foot/feet|inch inch/inches
-    mg milligram|g gram|kg kilogram|t ton|oz ounce|lb pound|lbs pound|ml milliliter|mL milliliter
-    cl centiliter|l liter|L liter|gal gallon|pt pint|qt quart|tsp teaspoon|tbsp tablespoon|cups cup
-    ms millisecond|s second|sec second|secs second|min minute|mins minute|h hour|hr hour|hrs hour|yr year
-    yrs year|wk week|wks week|mo month|mos month|kHz kilohertz/kilohertz|Hz hertz/hertz
-    MHz megahertz/megahertz|GHz gigahertz/gigahertz|dB decibel|W watt|kW kilowatt|MW megawatt
-    kWh kilowatt hour|V volt|mV millivolt|mAh milliamp hour|Pa pascal|hPa hectopascal|kB kilobyte
-    KB kilobyte|MB megabyte|GB gigabyte|TB terabyte|Mbps megabit per second/megabits per second
-    mph mile per hour/miles per hour|kph kilometer per hour/kilometers per hour
-    km/h kilometer per hour/kilometers per hour|kmh kilometer per hour/kilometers per hour
-    m/s meter per second/meters per second|ha hectare|sq ft square foot/square feet|px pixel
-    fps frame per second/frames per second|m² square meter|km² square kilometer|cm² square centimeter
-    m³ cubic meter|cm³ cubic centimeter|kcal kilocalorie|cal calorie
-    rpm revolution per minute/revolutions per minute|ppm part per million/parts per million
-    bpm beat per minute/beats per minute|μm micrometer|μg microgram|μs microsecond|μl microliter|Ω ohm
-    kΩ kilohm
-"""
-
-
-def _units() -> dict[str, tuple[str, str]]:
-    found = {}
-    for entry in re.split(r"[|\n]+\s*", _UNITS.strip()):
-        sign, name = entry.split(" ", 1) if not entry.startswith("sq ft") else ("sq ft", entry[6:])
-        one, _, many = name.partition("/")
-        found[sign] = one, many or f"{one}s"
-    return found
-
-
-UNITS = _units()
-PER = {
-    "h": "hour", "hr": "hour", "s": "second", "sec": "second", "min": "minute", "mo": "month", "yr": "year",
-    "kg": "kilogram", "g": "gram", "lb": "pound", "l": "liter", "L": "liter", "km": "kilometer",
-    "mi": "mile", "m²": "square meter", "wk": "week", "gal": "gallon",
-} | {
-    word: word for word in "second minute hour night day week month year person pound mile liter".split()}
-
-# Before a name, with a dot.
-TITLES = {
-    "rev": "reverend", "gen": "general", "col": "colonel", "lt": "lieutenant", "gov": "governor",
-    "sen": "senator", "rep": "representative", "pres": "president", "hon": "honorable", "mt": "mount",
-    "cmdr": "commander", "maj": "major", "supt": "superintendent", "fr": "father", "sr": "sister",
-    "br": "brother",
-}
-# With a dot, wherever they are.
-ABBREVIATIONS = {
-    "mr": "mister", "mrs": "missus", "prof": "professor", "capt": "captain", "sgt": "sergeant",
-    "jr": "junior", "messrs": "messieurs", "ave": "avenue", "av": "avenue", "blvd": "boulevard",
-    "rd": "road", "ln": "lane", "ct": "court", "pl": "place", "hwy": "highway", "pkwy": "parkway",
-    "sq": "square", "bldg": "building", "ste": "suite", "vs": "versus", "etc": "et cetera",
-    "approx": "approximately", "dept": "department", "est": "established", "inc": "incorporated",
-    "ltd": "limited", "corp": "corporation", "co": "company", "govt": "government", "assn": "association",
-    "univ": "university", "misc": "miscellaneous", "ext": "extension", "tel": "telephone",
-    "orig": "originally", "esp": "especially", "incl": "including", "excl": "excluding", "viz": "namely",
-    "cf": "compare", "attn": "attention", "bros": "brothers",
-}
-# Those that are no word of their own, so that the dot may be left out.
-WITHOUT_DOT = (
-    "mr", "mrs", "blvd", "hwy", "pkwy", "vs", "etc", "approx", "dept", "govt", "sgt", "capt", "bldg", "ltd",
-    "prof", "jr",
-)
-# Before a number.
-NUMBERED = {
-    "no": "number", "nos": "numbers", "p": "page", "pp": "pages", "vol": "volume", "ch": "chapter",
-    "fig": "figure", "figs": "figures", "sec": "section", "ed": "edition", "ver": "version", "v": "version",
-    "eq": "equation", "art": "article", "pt": "part", "apt": "apartment", "rm": "room", "op": "opus",
-    "min": "minimum", "max": "maximum", "temp": "temperature",
-}
-PHRASES = {
-    r"e\.\s?g\.": "for example", r"i\.\s?e\.": "that is", r"w/o\b": "without", r"w/(?=\s)": "with",
-    r"b/c\b": "because", r"a\.k\.a\.|\baka\b": "also known as", r"24/7": "twenty four seven",
-    r"9/11": "nine eleven",
-    r"50/50": "fifty fifty", r"OK\b(?!')": "okay", r"WWII\b": "world war two", r"WWI\b": "world war one",
-    r"C#(?!\w)": "c sharp", r"(?<=\w)\s*&\s*c\.": " et cetera", r"<3": "love",
-}
-DAYS = {
-    "Mon": "monday", "Tue": "tuesday", "Tues": "tuesday", "Wed": "wednesday", "Thu": "thursday",
-    "Thur": "thursday", "Thurs": "thursday", "Fri": "friday", "Sat": "saturday", "Sun": "sunday",
-}
-# What a numeral is counted after; and names of which it is the ordinal.
-COUNTED = ("chapter part act scene volume book section phase stage type class mark level article appendix "
-           "bowl war episode unit lesson season world title step group grade division round").split()
-CROWNED = ("henry louis george edward elizabeth charles william james richard paul pius benedict philip "
-           "mary catherine peter alexander nicholas napoleon francis leo gregory ivan frederick wilhelm "
-           "john innocent clement urban ferdinand alfonso carlos felipe gustav christian otto ramses "
-           "ptolemy cleopatra margaret victor umberto albert rainier haakon olav harald king queen pope "
-           "tsar st saint street dr doctor drive ft fort feet").split()
-EITHER = {"st": ("saint", "street"), "dr": ("doctor", "drive"), "ft": ("fort", "feet")}
-# Words that follow a street but begin no saint's or doctor's name.
-BETWEEN = ("and in at on to is was near by or with from of for the but where which who are were has had will "
-           "would said says came went").split()
-ADDRESSED = "a an the my our your his her their this that dear good".split()
-# Read letter by letter, though as words they would be others.
-LETTERS = {
-    "US", "UK", "EU", "UN", "AI", "ID", "ER", "AC", "PC", "TV", "PR", "HR", "UFO", "USA", "LA", "OS", "UI",
-    "API", "AD", "BC", "BCE", "CE", "GPU", "LED", "VIP", "FAQ", "URL", "ASAP", "LGBT", "UAE", "ETA", "CEO",
-    "GPS", "USB", "ADHD", "AAA", "DIY", "IQ", "EQ", "ICU", "IOU", "IPA", "IRS", "AM", "FM", "PM", "RSVP",
-    "DNA", "RNA", "ATM",
-}
-# Letters that no decomposition reduces to a to z, and Greek ones that stand alone.
-FOLDED = {
-    "ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l",
-    "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i", "ħ": "h", "Ħ": "H",
-    "ŋ": "ng",
-}
-# Spoken signs. Between numbers a few say more, see RULES.
-SIGNS = {
-    "&": "and", "%": "percent", "‰": "per mille", "+": "plus", "=": "equals", "@": "at", "°": "degrees",
-    "×": "times", "÷": "divided by", "±": "plus or minus", "≈": "approximately", "≠": "is not",
-    "≤": "at most", "≥": "at least", "→": "to", "∞": "infinity", "√": "square root of", "©": "copyright",
-    "§": "section", "¶": "paragraph", "$": "dollars", "€": "euros", "£": "pounds", "¥": "yen",
-    "₹": "rupees", "¢": "cents", "₩": "won", "₿": "bitcoin",
-}
-EMOJI = {
-    "❤": "heart", "♥": "heart", "🙂": "smile", "😀": "grin", "😂": "laughing",
-    "🤣": "laughing", "👍": "thumbs up", "👎": "thumbs down", "🎉": "party", "✅": "check",
-    "❌": "cross", "⭐": "star", "☀": "sun", "✨": "sparkles", "♪": "",
-    "♫": "", "♬": "", "♩": "",
-}
-TLD = "com|org|net|edu|gov|int|io|ai|co|uk|us|ca|de|fr|eu|info|dev|app|me|tv|ly|be|jp|au|nl|ch"
-PLAIN_TLD = ("com", "org", "net", "gov", "info", "dev", "app", "me", "edu", "int")
-IN_ADDRESS = {
-    ".": "dot", "/": "slash", "-": "dash", "_": "underscore", "@": "at", "~": "tilde", "?": "question mark",
-    "=": "equals", "&": "and", "#": "hash", "%": "percent", ":": "colon", "+": "plus",
-}
 
 
 def normalise_text(text: str, pauses: bool = False) -> str:
@@ -502,12 +379,6 @@ def _spelled(word: str) -> str:
             known and _unstressed(known) != _letter_names(letters)):
         return word
     return " ".join(letters) + ("'s" if rest else "")
-
-
-INTERJECTIONS = (
-    "hm", "hmm", "sh", "shh", "psst", "pst", "brr", "brrr", "grr", "tsk", "pfft", "nth", "ssh", "mhm", "th",
-    "cwm", "crwth",
-)
 
 
 def _either(words: Iterable[str]) -> str:

@@ -21,7 +21,8 @@ from ..errors import UserError
 from ..networks.adapters import PhonemeAdapter
 from ..ranges import check_ranges
 from ..runs.samples import log_samples
-from ..scoring.evaluate import load_readers, read_back
+from ..scoring.evaluate import read_back
+from ..scoring.judges import load_readers
 from ..speech.plbert import PhonemeBERT
 from .diffusion import LatentDiffusionTraining
 

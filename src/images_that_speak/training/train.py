@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from ..diffusion.family import find_device
 from ..diffusion.layout import find_part, latent_statistics
 from ..diffusion.loading import LORA_FILE
 from ..errors import UserError
+from ..files import shortest
 from ..networks.autoencoder import load_autoencoder
 from ..runs import Run, describe, export_weights, open_run
 from ..runs.metrics import MetricsJsonl
@@ -69,7 +69,7 @@ def misnamed(cfg: DictConfig) -> list[str]:
 
 def tell_where(folder: Path, result: dict[str, Any], export: str | None) -> None:
     """Print what came of a training, and where it lies."""
-    place = min(str(folder), os.path.relpath(folder), key=len)
+    place = shortest(folder)
     weights = folder / "weights"
     print(f"run folder: {place}\nresult:     {place}/result.json\n{describe(result)}")
     if weights.is_dir():
