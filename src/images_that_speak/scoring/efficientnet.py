@@ -165,7 +165,7 @@ def top(probabilities: np.ndarray, most: int = 5) -> list[Guess]:
 
 
 def agree(mixed: np.ndarray, unmixed: np.ndarray) -> Agreement:
-    """`EfficientNetReader.agreement` of two pictures' (1000,) probabilities."""
+    """Whether a picture is taken for what the photograph in it is: of (1000,) probabilities of both."""
     own, seen = top(unmixed, 1)[0], [guess.index for guess in top(mixed)]
     return Agreement(own.name, own.index == seen[0], own.index in seen)
 
