@@ -115,3 +115,9 @@ def test_what_a_task_names_is_there(task: Task) -> None:
     for target in (task.run, task.check, task.rules, task.figures):
         assert target is None or callable(named(target))
     assert task.command.startswith("python ") and task.title
+
+
+def test_one_module_reads_and_writes_the_records_of_samples() -> None:
+    found = {str(path.relative_to(SRC)) for path, tree in trees() for node in ast.walk(tree)
+             if isinstance(node, ast.Constant) and node.value == "sample.json"}
+    assert found == {"images_that_speak/runs/sample.py"}

@@ -23,10 +23,11 @@ from ..audio.wave import write_wave
 from ..config import changed, instantiate, locate
 from ..diffusion.outputs import read_complete
 from ..errors import UserError
-from ..files import atomic_path, content_hash, file_hash, write_json
+from ..files import atomic_path, content_hash, file_hash
 from ..prompts import Source
 from ..ranges import check_ranges
 from ..runs import Run
+from ..runs.sample import Sample
 from ..scoring.sound_embedding import FEATURES
 from .jobs import record_source
 from .voices import find_recordings, read_recording
@@ -136,10 +137,11 @@ def draw_missing(run: Run, cfg: DictConfig, method: SoundToImage, jobs: Sequence
         _write_spectrogram(folder / "spectrogram.png", wave)
         write_wave(folder / "speech.wav", wave)
         _write_film(folder / FILM, method, wave)
-        write_json(folder / "sample.json", {
+        record = {
             "sample_id": job.sample_id, "image_prompt": None, "audio_prompt": None, "drawn": job.sound.stem,
             "spoken": None, "seed": 0, "mel_spec": MEL.hash, "voice": "recording", "source": None,
-            "recording": record_source(Source(job.sound)), "settings": {"method": settings}, "scores": {}})
+            "recording": record_source(Source(job.sound)), "settings": {"method": settings}, "scores": {}}
+        Sample(folder, record).write()
     return len(missing), time.perf_counter() - begun
 
 
