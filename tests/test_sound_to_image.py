@@ -210,6 +210,14 @@ def test_batches_are_functions_of_their_number(tmp_path: Path) -> None:
     assert len(kept) == 12 and np.load(kept[0]).shape == (3, 104)
 
 
+def test_labels_are_drawn_equally_often(tmp_path: Path) -> None:
+    table = pairs_in(tmp_path) / "pairs.csv"
+    table.write_text(table.read_text().replace(",b,", ",a,", 5))  # eleven of a, one of b
+    rows = SoundPictures(tmp_path, held_out=["0"], balanced=True)
+    drawn = [rows.pairs[row].label for number in range(60) for row in rows._drawn(8 * number, 8)]
+    assert drawn.count("b") / len(drawn) == pytest.approx(0.5, abs=0.06)
+
+
 def test_frames_follow_one_another(tmp_path: Path) -> None:
     data = SoundPictures(pairs_in(tmp_path), batch_size=6, held_out=["3"], sequences=True)
     assert data.followers == {0: 1, 1: 2, 3: 4, 4: 5, 6: 7, 7: 8}
@@ -262,6 +270,11 @@ def test_losses_have_their_known_values() -> None:
     assert float(frame_to_frame(moved, moved, torch.tensor([False, True, True]))) == 0
     assert float(frame_to_frame(moved * 0, moved, torch.tensor([False, False, False]))) == 0
     module = SoundToImageTraining({"hidden": [4], "channels": [4] * 8})
+    few = SoundToImageTraining({"hidden": [4], "channels": [4] * 8}, {"similarity": 1.0, "pixels": 1.0})
+    made = real.clone()
+    made[1:] = 0  # all but the first
+    assert float(few._losses(made, real, {}, rows=1)["similarity"]) == pytest.approx(0, abs=1e-5)
+    assert float(few._losses(made, real, {}, rows=1)["pixels"]) > 0.1  # cheap ones see every row
     found = module._losses(real * 0, real, {})  # published: squared error times batch size
     assert float(found["squares"]) == pytest.approx(3 * float((real**2).mean()), rel=1e-5)
 

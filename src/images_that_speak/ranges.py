@@ -83,6 +83,7 @@ RANGES: dict[str, Range] = {
     "model.order": Range(2, 7, "a whole number from 2 to 7"),
     "model.rare": Range(1, 100_000, "a whole number of at least 1"),
     "model.prune": Range(0, 100, "nats, 0 to 100"),
+    "model.rows": Range(1, 100_000, "a whole number of at least 1, or null"),
     "model.silence_weight": Range(0, 1, "0 to 1"),
     "trainer.accumulate": Range(1, 10**6, "a whole number of batches of at least 1"),
     "trainer.checkpoint_every": Range(1, 10**9, "a whole number of steps of at least 1"),

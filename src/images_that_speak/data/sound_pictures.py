@@ -131,16 +131,18 @@ class SoundPictures(StepData):
         share: of the rows that train, where no sources are held out.
         shared_labels: only rows whose label several sources have; of the others nothing could be asked.
         variants: of each sound, beside the sound itself: mixed, shifted in pitch, with noise and reverb.
+        balanced: whether every label is drawn equally often; else every row is.
         sequences: whether rows are drawn in pairs of neighbouring frames where they have some.
     """
 
     def __init__(self, root: str | Path, features: SoundFeatures | None = None, batch_size: int = 64,
                  held_out: Sequence[str] | None = None, share: float = 0.75, shared_labels: bool = False,
-                 variants: int = 0, sequences: bool = False, workers: int = 0, seed: int = 0):
+                 variants: int = 0, balanced: bool = False, sequences: bool = False, workers: int = 0,
+                 seed: int = 0):
         super().__init__(batch_size, workers)
         check_ranges({"data.share": share, "data.variants": variants})
         self.root, self.listen, self.variants = Path(root), features or MeanMFCC(), variants
-        self.sequences, self.seed = sequences, seed
+        self.balanced, self.sequences, self.seed = balanced, sequences, seed
         pairs = read_sound_pairs(root)
         if shared_labels:
             by_label: dict[str, set[str]] = {}
@@ -208,9 +210,17 @@ class SoundPictures(StepData):
     def _drawn(self, start: int, count: int) -> list[int]:
         """Rows `start` to `start + count` of all epochs one after another, each in an order of its own."""
         epochs = range(start // len(self.train), (start + count - 1) // len(self.train) + 1)
-        orders = [np.random.default_rng([self.seed, 1, epoch]).permutation(self.train) for epoch in epochs]
+        orders = [self._order(np.random.default_rng([self.seed, 1, epoch])) for epoch in epochs]
         place = start - epochs[0] * len(self.train)
         return np.concatenate(orders)[place: place + count].tolist()
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        """The rows of an epoch."""
+        if not self.balanced:
+            return rng.permutation(self.train)
+        labels = [self.pairs[row].label for row in self.train]
+        odds = np.array([1 / labels.count(label) for label in labels])
+        return rng.choice(self.train, len(self.train), p=odds / odds.sum())
 
     @cached_property
     def followers(self) -> dict[int, int]:

@@ -7,7 +7,7 @@ It sees the middle square of a picture, in colour or gray. It cannot read drawin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -90,6 +90,15 @@ class EfficientNetReader(PictureJudge):
 
         Raises UserError on no picture, another shape or type, NaN, or values out of range.
         """
+        return self._of_batches(pictures, lambda inputs: self.network(inputs).float().softmax(1))
+
+    @torch.inference_mode()
+    def embed(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Pictures as `probabilities` takes them → (N, 1280) float32: the last features, mean over places."""
+        return self._of_batches(pictures, lambda inputs: self.network.extract_features(inputs).mean((2, 3)))
+
+    def _of_batches(self, pictures: Sequence[np.ndarray],
+                    call: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         if len(pictures) == 0:
             raise UserError("no picture to read (expected at least one)")
         squares = [self._square(picture, f"picture {index}") for index, picture in enumerate(pictures)]
@@ -97,7 +106,7 @@ class EfficientNetReader(PictureJudge):
         for first in range(0, len(squares), self.batch_size):
             batch = torch.from_numpy(np.stack(squares[first:first + self.batch_size])).to(self.device)
             inputs = (batch.permute(0, 3, 1, 2).float() - 127) / 128
-            found.append(self.network(inputs).float().softmax(1).cpu())
+            found.append(call(inputs).float().cpu())
         return torch.cat(found).numpy()
 
     def look(self, pictures: Sequence[Shown]) -> list[tuple[np.ndarray, np.ndarray | None]]:
