@@ -265,7 +265,7 @@ def test_a_long_picture_has_no_seams(page: Any, tmp_path: Path) -> None:
     truth = picture_to_logmel(torch.from_numpy(picture[None]).float() / 255)
     found = LogMel()(made)
     assert found.shape == truth.shape
-    assert apart(found, truth, truth) < 1.1 * apart(LogMel()(GriffinLim()(truth)), truth, truth)
+    assert apart(found, truth, truth) < 1.25 * apart(LogMel()(GriffinLim()(truth)), truth, truth)
     wrong = ((found - truth).abs() * (truth > MEL.log_floor + 0.5)).mean(1)[0]
     # Where nothing but the last sample joined two pieces, six frames were ten times as far off.
     seams = torch.stack([wrong[at:at + 48].max() for at in (352, 704, 1056)])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from ..config import is_own, locate
 from ..errors import UserError, nearest
 from ..files import atomic_path, read_json, write_json
-from .griffin_lim import GriffinLim
+from .griffin_lim import FastGriffinLim, GriffinLim
 from .hifigan import HiFiGAN, fold_weight_norm, load_published, published_files
 from .mel import MEL
 from .vocoder_base import CONFIG, Vocoder, load_strictly
@@ -23,7 +23,8 @@ from .vocos import Vocos
 WEIGHTS = "model.safetensors"
 
 
-ARCHITECTURES: dict[str, type[Vocoder]] = {cls.architecture: cls for cls in (GriffinLim, HiFiGAN, Vocos)}
+ARCHITECTURES: dict[str, type[Vocoder]] = {
+    cls.architecture: cls for cls in (GriffinLim, FastGriffinLim, HiFiGAN, Vocos)}
 
 
 def vocoder_class(architecture: str) -> type[Vocoder]:
@@ -49,7 +50,7 @@ def without_weights(source: str | Path) -> bool:
 def load_vocoder(source: str | Path = "griffin_lim") -> Vocoder:
     """A vocoder ready to play: one that needs no weights, or a trained one.
 
-    source is `griffin_lim`, a class of one's own that needs no weights, or a path:
+    source is `griffin_lim` or `griffin_lim_fast`, a class of one's own that needs no weights, or a path:
     - a folder written by `save_vocoder` (config.json and model.safetensors);
     - Auffusion's vocoder folder (config.json and vocoder.pt), or the folder above it;
     - a HiFi-GAN run (config.json and g_<steps>; the newest), or one `g_<steps>` file beside its config.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..audio.griffin_lim import GriffinLim
+from ..audio.griffin_lim import FastGriffinLim
 from ..audio.mel import MEL, LogMel
 from ..errors import UserError
 from ..speech.phonemes import PAUSE, PHONES
@@ -97,8 +97,8 @@ class SpokenWindows(Dataset):
         return LogMel()(torch.from_numpy(wave)[None])[0].exp().numpy()
 
     @cached_property
-    def player(self) -> GriffinLim:
-        return GriffinLim(iterations=6)
+    def player(self) -> FastGriffinLim:
+        return FastGriffinLim(iterations=4)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, index])
