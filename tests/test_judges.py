@@ -15,7 +15,6 @@ from images_that_speak.checks.evaluate import check
 from images_that_speak.errors import UserError
 from images_that_speak.files import file_hash
 from images_that_speak.packages import how
-from images_that_speak.scoring import faster_whisper
 from images_that_speak.scoring.efficientnet import (
     EfficientNetReader,
     agree,
@@ -25,13 +24,15 @@ from images_that_speak.scoring.efficientnet import (
     top,
 )
 from images_that_speak.scoring.evaluate import evaluate
-from images_that_speak.scoring.faster_whisper import FasterWhisperReader, joined_base
+from images_that_speak.scoring.faster_whisper import FasterWhisperReader
 from images_that_speak.scoring.heard import Heard, SpeechReader
 from images_that_speak.scoring.items import Item
 from images_that_speak.scoring.judges import Readers, load_readers
 from images_that_speak.scoring.nouns import caption_noun, noun_classes
 from images_that_speak.scoring.reading import read_items
 from images_that_speak.scoring.seen import Shown
+from images_that_speak.speech import whisper
+from images_that_speak.speech.whisper import joined_base
 
 
 def installed(*modules: str) -> None:
@@ -53,13 +54,13 @@ def lite2() -> EfficientNetReader:
 
 def halves(folder: Path, first: bytes, second: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Packages of two halves in place of the real ones, and a cache of the test's own."""
-    for (name, half), data in zip(faster_whisper.HALVES, (first, second), strict=True):
+    for (name, half), data in zip(whisper.HALVES, (first, second), strict=True):
         (folder / name / "data").mkdir(parents=True)
         (folder / name / "__init__.py").write_text("raise SystemExit('code of a package was run')\n")
         (folder / name / "data" / half).write_bytes(data)
-    for name in faster_whisper.BESIDE:
-        (folder / faster_whisper.HALVES[0][0] / "data" / name).write_text("{}")
-    monkeypatch.setattr(faster_whisper, "package_folder", lambda name, package, where: folder / name)
+    for name in whisper.BESIDE:
+        (folder / whisper.HALVES[0][0] / "data" / name).write_text("{}")
+    monkeypatch.setattr(whisper, "package_folder", lambda name, package, where: folder / name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
 
 
@@ -132,7 +133,7 @@ def test_the_joined_model_is_made_once_and_mended(tmp_path: Path, monkeypatch: p
     whole = tmp_path / "cache" / "images-that-speak" / "whisper-base" / "model.bin"
     assert not whole.exists() and not list(whole.parent.glob(".*"))
     (tmp_path / "whole").write_bytes(b"one two")
-    monkeypatch.setattr(faster_whisper, "WHOLE", faster_whisper._sha256(tmp_path / "whole"))
+    monkeypatch.setattr(whisper, "WHOLE", whisper._sha256(tmp_path / "whole"))
     assert joined_base() == whole.parent and whole.read_bytes() == b"one two"
     made = whole.stat()
     assert joined_base() == whole.parent and whole.stat().st_mtime_ns == made.st_mtime_ns
@@ -168,7 +169,7 @@ def test_a_missing_package_is_named(missing: str, monkeypatch: pytest.MonkeyPatc
 
 def absent(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a package look as if it were not installed."""
-    from images_that_speak.scoring import packages
+    from images_that_speak import packages
 
     found = packages.find_spec
     monkeypatch.setattr(packages, "find_spec", lambda name: None if name == missing else found(name))

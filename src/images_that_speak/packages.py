@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
@@ -65,3 +68,22 @@ def missing_package(error: BaseException | None) -> str | None:
             return f"{module} is not installed ({how(EXTRAS[module])}; `make setup` installs everything)"
         error = error.__cause__ or error.__context__
     return None
+
+
+def package_folder(module: str, package: str, where: str) -> Path:
+    """The folder of an installed package, none of whose code is run.
+
+    module: its name in Python. package: its name for pip. where: the key that wants it, for the UserError
+    raised where it is missing.
+    """
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{where}: the package {package} is missing ({how('judges')} brings it)")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def required(module: str, package: str, where: str) -> Any:
+    """The module of a library, imported; UserError where it is missing, as `package_folder` says it."""
+    if find_spec(module) is None:
+        raise UserError(f"{where}: the package {package} is missing ({how('judges')} brings it)")
+    return import_module(module)

@@ -10,11 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from ..config import unbound
 from ..scoring.efficientnet import MODELS
 from ..scoring.evaluate import build_metrics
-from ..scoring.faster_whisper import OWN_NAMES
 from ..scoring.judges import load_readers
+from ..speech.whisper import PACKAGES
 from .findings import Findings
 
-AT_HAND = ("pocket", *OWN_NAMES, *MODELS)  # models that no hub is asked for
+AT_HAND = ("pocket", *PACKAGES, *MODELS)  # models that no hub is asked for
 
 
 def check_metrics(found: Findings, cfg: DictConfig) -> None:

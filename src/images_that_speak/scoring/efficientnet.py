@@ -18,9 +18,9 @@ from PIL import Image
 
 from ..errors import UserError, nearest
 from ..figures import declares
+from ..packages import package_folder, required
 from ..weights import finite
 from .nouns import caption_noun, noun_classes
-from .packages import package_folder, required
 from .seen import PictureJudge, Shown
 
 MODELS = tuple(f"lite{size}" for size in range(5))

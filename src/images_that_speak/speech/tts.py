@@ -61,6 +61,10 @@ class TTS(ABC):
     def speak(self, text: str, voice: str) -> Utterance:
         """Speak `text` at natural speed. Raises SpeechError when this phrase cannot be spoken."""
 
+    def sound(self, text: str, voice: str) -> np.ndarray:
+        """What `speak` says, (T,) float32 at 16 kHz, without asking when each phone sounds."""
+        return self.speak(text, voice).wave
+
     def say(self, prompt: Any) -> Utterance:
         """Speak a `data.prompts.Prompt`, which may be more than its text and voice."""
         return self.speak(prompt.text, prompt.voice)
