@@ -53,12 +53,16 @@ class PhoneRecogniser(nn.Module):
 
     def forward(self, logmel: Tensor) -> Tensor:
         """(B, n_mels, F) log-mel in nats → log-probabilities (B, ceil(F / stride), symbols)."""
+        return self.head(self.hidden(logmel)).log_softmax(-1)
+
+    def hidden(self, logmel: Tensor) -> Tensor:
+        """(B, n_mels, F) log-mel in nats → what it decides by, (B, ceil(F / stride), dim)."""
         below = logmel - logmel.amax((1, 2), keepdim=True)
         x = self.embed((below / self.depth + 1).clamp(0, 1) * 2 - 1)
         x = self.norm_in(x.mT).mT
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm_out(x.mT)).log_softmax(-1)
+        return self.norm_out(x.mT)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json (settings, symbols, mel spec) and model.safetensors, in fp16."""

@@ -102,18 +102,19 @@ def pocket_scene_conditioner(text_encoder: str | Path, tokenizer: str | Path,
 
 
 class SceneConditioner(Conditioner):
-    """A text encoder and a scene adapter as one conditioner.
+    """A text encoder, or whatever else says in one vector what is drawn, and a scene adapter.
 
-    A batch carries "input_ids" (B, L), perhaps "scene" (B, COPIES, 5) (without it nothing has a place), and,
-    where a window is wanted, "columns".
+    A batch carries what `text` reads, "input_ids" (B, L) where it is a text encoder; perhaps "scene"
+    (B, COPIES, 5) (without it nothing has a place); and, where a window is wanted, "columns".
     """
 
-    def __init__(self, text: TextConditioner, scene: SceneAdapter):
+    def __init__(self, text: Conditioner, scene: SceneAdapter):
         super().__init__()
         self.text, self.scene = text, scene
 
     @property
     def text_encoder(self) -> Any:
+        assert isinstance(self.text, TextConditioner)
         return self.text.text_encoder
 
     @property
@@ -126,6 +127,7 @@ class SceneConditioner(Conditioner):
         return {**self.text.inputs, "scene": squares}
 
     def tokenize(self, captions: list[str]) -> Tensor:
+        assert isinstance(self.text, TextConditioner)
         return self.text.tokenize(captions)
 
     def encode(self, batch: dict[str, Any]) -> Condition:
@@ -139,4 +141,5 @@ class SceneConditioner(Conditioner):
 
     def export(self, folder: Path, save: Callable[[Any, Path], None]) -> None:
         self.text.export(folder, save)
-        save(self.scene, folder / "scene")
+        if any(weight.requires_grad for weight in self.scene.parameters()):
+            save(self.scene, folder / "scene")

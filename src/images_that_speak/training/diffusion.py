@@ -149,6 +149,7 @@ class LatentDiffusionTraining(L.LightningModule):
 
     Args:
         unet, conditioner: the networks; both are trained, unless `lora` says what is.
+        train_unet: False leaves the UNet as it is, and trains what of the conditioner is not frozen.
         prediction_type: "v_prediction" or "epsilon".
         min_snr_gamma: γ, or None for weight 1.
         condition_dropout: share of samples that lose their condition, in [0, 1].
@@ -176,7 +177,7 @@ class LatentDiffusionTraining(L.LightningModule):
                  warmup: int = 200, max_steps: int | None = None, weight_decay: float = 0.01,
                  conditioner_lr: float | None = None, lr_decay: bool = True,
                  betas: tuple[float, float] = (0.9, 0.99), lora: LoraSettings | None = None,
-                 schedule: NoiseSchedule | None = None):
+                 train_unet: bool = True, schedule: NoiseSchedule | None = None):
         super().__init__()
         check_ranges({"model.condition_dropout": condition_dropout, "model.silence_weight": silence_weight,
                       "model.ground_weight": ground_weight, "model.crop_until": crop_until})
@@ -184,6 +185,8 @@ class LatentDiffusionTraining(L.LightningModule):
         self.save_hyperparameters(ignore=["unet", "conditioner", "lora", "schedule"])
         self.conditioner = conditioner
         self.lora = lora
+        if not train_unet:
+            unet.requires_grad_(False)
         if lora is not None:
             add_lora(unet, lora)
             # The checkpoint holds what is trained; the frozen base comes from its own files.
@@ -298,7 +301,7 @@ class LatentDiffusionTraining(L.LightningModule):
         """Write what was trained: fp16 UNet and conditioner folders, or the LoRA in peft's layout."""
         if self.lora is not None:
             export_lora(self.unet, folder, self.lora)
-        else:
+        elif self.hparams["train_unet"]:
             save_half(self.unet, folder / "unet")
         if not any(p.requires_grad for p in self.conditioner.parameters()):
             return  # the one that it came from is as good
