@@ -10,9 +10,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from .config import instantiate
-from .diffusion.generate import make_missing, notes, plan, read_settings
+from .diffusion.generate import make_missing, notes, read_settings
 from .diffusion.layout import Layout
 from .files import shortest
+from .listening.plan import listens, planned_jobs
 from .runs import Run, open_run
 from .runs.profile import profiled
 from .runs.sample import Sample
@@ -43,7 +44,9 @@ def generate(cfg: DictConfig) -> dict[str, Any]:
         folders = [run.sample_dir(job.sample_id) for job in jobs]
         result: dict[str, Any] = {"samples": len(jobs), "made": made, "seconds": round(seconds, 2),
                                   "evaluations": evaluations}
-        if cfg.reader is not None and not draws_sounds(cfg):  # those pictures say nothing
+        # What is drawn of sounds and speech says nothing; a caption of it may be told by a table.
+        silent = draws_sounds(cfg) or (listens(cfg) and cfg.prompts is None)
+        if cfg.reader is not None and not silent:
             result |= read_back(folders, cfg.reader, device=cfg.device, metrics=metrics)
         show(folders)
         print(f"run folder: {shortest(run.dir)}")
@@ -65,9 +68,10 @@ def planned(cfg: DictConfig, layout: Layout
             print(note)
         maker.prepare()
         return partial(make_speaking, maker=maker), maker.jobs, maker.evaluations
-    refuse_files(cfg)
+    if not listens(cfg):
+        refuse_files(cfg)
     settings = read_settings(cfg, layout)
-    jobs = plan(cfg, layout)
+    jobs = planned_jobs(cfg, layout)
     for note in notes(jobs, layout):
         print(note)
     make = partial(make_missing, cfg=cfg, layout=layout, settings=settings, jobs=jobs)

@@ -101,6 +101,7 @@ class Making:
 
 @dataclass
 class Generate(Making, Common):
+    strength: float | None = None
     prompts: str | None = None
     sentences: str | None = None
     num_samples: int = MISSING

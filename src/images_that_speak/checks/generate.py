@@ -9,11 +9,12 @@ from ..config import instantiate
 from ..diffusion.composition import BOTH, as_composition
 from ..diffusion.estimate import estimate, held, parameters
 from ..diffusion.family import Family, find_device
-from ..diffusion.generate import plan, read_settings
+from ..diffusion.generate import read_settings
 from ..diffusion.layout import USUAL_SIZE, Layout, NotFetched, download_command, find_weights
 from ..diffusion.loading import DTYPES
 from ..diffusion.method import Job
 from ..errors import UserError
+from ..listening.plan import listens, planned_jobs
 from ..speaking.from_sound import draws_sounds, plan_sounds
 from ..speaking.make import in_same_cells, refuse_files
 from ..speech.phonemes import PAUSE
@@ -40,7 +41,8 @@ def check(cfg: DictConfig) -> tuple[list[str], list[str]]:
         return found.lines, found.problems
     if not in_same_cells(cfg):
         with found.step("image"):
-            refuse_files(cfg)
+            if not listens(cfg):
+                refuse_files(cfg)
         with found.step("composition"):
             as_composition(instantiate(cfg.composition))
         if layout is not None:
@@ -123,7 +125,7 @@ def _jobs(found: Findings, cfg: DictConfig, layout: Layout) -> list[Job]:
     with found.step("audio_prompt"):
         # An unknown voice and a seed out of range have been told already, and stop no plan.
         told = {"voice": cfg.voice if cfg.voice in layout.voices else None, "seed": max(cfg.seed, 0)}
-        jobs = plan(OmegaConf.merge(cfg, told), layout)  # type: ignore[arg-type]
+        jobs = planned_jobs(OmegaConf.merge(cfg, told), layout)  # type: ignore[arg-type]
     pairs = list(dict.fromkeys(job.pair for job in jobs))
     if jobs:
         seeds = sorted({job.seed for job in jobs})

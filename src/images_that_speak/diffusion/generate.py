@@ -20,7 +20,7 @@ from ..config import changed, instantiate
 from ..data.counts import beyond
 from ..data.nearest import nearest_drawing
 from ..errors import UserError, gathered
-from ..files import content_hash
+from ..files import content_hash, file_hash
 from ..prompts import Pair, read_pairs
 from ..runs import Run
 from ..speech.alignment import speech_activity
@@ -176,13 +176,16 @@ def record(job: Job, cfg: DictConfig, evaluations: int | None = None,
     assert isinstance(settings, dict)
     kept = ("family", "method", "guidance", "composition", "phonemes", "scheduler", "steps", "scene", "voice",
             "pitch", "vocoder", "precision")
-    return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt,
-            "audio_prompt": job.pair.audio_prompt, "drawn": job.drawn, "spoken": job.spoken, "seed": job.seed,
+    return {"sample_id": job.sample_id, "image_prompt": job.pair.image_prompt or None,
+            "audio_prompt": job.pair.audio_prompt or None, "drawn": job.drawn or None, "spoken": job.spoken,
+            "seed": job.seed,
             "mel_spec": MEL.hash,
             "evaluations": evaluations,
             "settings": {key: settings[key] for key in kept if key not in unused},
             "phones": [[phone.symbol, round(phone.start, 4), round(phone.end, 4)] for phone in job.phones],
             "scene": [list(square) for square in job.scene or () if square[2] > 0],
+            **{key: {"path": str(path), "sha": file_hash(path)}
+               for key, path in (("recording", job.recording), ("source", job.picture)) if path},
             "scores": {}}
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..files import content_hash, file_hash
 from ..prompts import Pair
 from ..speech.tts import Phone
 from .composition import BOTH, NO_PHONES, Composition
@@ -33,7 +34,8 @@ class Job:
 
     phones: empty when the speech branch reads the prompt as a text. scene: rows of networks.squares.FIELDS,
     one a copy; None when the image branch takes no scenes. caption: what is drawn, where the painter knows a
-    list of things. spoken: the words that are said, where the family reads phonemes.
+    list of things. spoken: the words that are said, where the family reads phonemes. recording: a file that
+    says what is to be drawn; picture: one that is changed into it.
     """
 
     pair: Pair
@@ -42,6 +44,8 @@ class Job:
     scene: tuple[tuple[float, ...], ...] | None = None
     caption: str | None = None
     spoken: str | None = None
+    recording: Path | None = None
+    picture: Path | None = None
 
     @property
     def drawn(self) -> str:
@@ -50,6 +54,9 @@ class Job:
 
     @property
     def sample_id(self) -> str:
+        if self.recording is not None:
+            return content_hash({"recording": file_hash(self.recording), "seed": self.seed,
+                                 "picture": self.picture and file_hash(self.picture)})
         return sample_id(self.pair.image_prompt, self.pair.audio_prompt, self.seed)
 
 
@@ -92,12 +99,13 @@ class Method(ABC):
     """A way of making pictures, chosen by configuration.
 
     name: as it is told. unused: sections and keys of the configuration that it does not read; where they are
-    set they are refused. pastes: whether a composition that joins pictures, not predictions, may take the
-    branches from it.
+    set they are refused. listens: whether it draws recordings, and not prompts. pastes: whether a composition
+    that joins pictures, not predictions, may take the branches from it.
     """
 
     name: ClassVar[str]
     unused: ClassVar[tuple[str, ...]] = ()
+    listens: ClassVar[bool] = False
     pastes: ClassVar[bool] = False
 
     def check(self, settings: Settings, layout: Layout) -> None:

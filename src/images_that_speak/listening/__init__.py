@@ -1,0 +1,1 @@
+"""Pictures of what is said: recordings → conditions of the image branch → drawings."""
