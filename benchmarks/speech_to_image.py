@@ -25,10 +25,10 @@ from images_that_speak.data.nearest import canonical
 from images_that_speak.data.utter import read_utterances
 from images_that_speak.diffusion.composition import ImageOnly
 from images_that_speak.diffusion.estimate import cost as cost_of
+from images_that_speak.diffusion.estimate import parameters
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.generate import read_settings
 from images_that_speak.diffusion.method import Job, denoise
-from images_that_speak.diffusion.parts import parameters
 from images_that_speak.prompts import Pair
 from images_that_speak.scoring.seen import load_picture_reader
 from images_that_speak.speaking.voices import read_recording
