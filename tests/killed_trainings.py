@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import astuple
 from pathlib import Path
 
 import lightning as L
@@ -22,6 +23,7 @@ from PIL import Image
 from images_that_speak import config
 from images_that_speak.audio.mel import MEL
 from images_that_speak.data.manifest import write_manifest
+from images_that_speak.data.utter import COLUMNS, Spoken
 from images_that_speak.training import train as training
 
 STEPS = 5
@@ -31,6 +33,8 @@ TINY = {
     "scene": ["data.train.length=12", "data.valid.length=4", "data.batch_size=4", "model.hidden=16",
               "model.layers=1", "data.train.latents={root}/latents/train",
               "data.valid.latents={root}/latents/valid"],
+    "speech_mapping": ["data.batch_size=2", "data.root={root}/spoken", "model.conditioner.encoder=recogniser",
+                       "model.conditioner.width=16"],
     "colour": ["data.batch_size=2", "data.corpus={root}/corpus", "model.widths=[8,8]"],
     "clip": ["data.batch_size=4", "model.pixels=32", "model.width=8", "model.embed_dim=32",
              "model.text_width=64", "model.text_layers=1"],
@@ -82,6 +86,18 @@ def write_pairs(root: Path, rows: int = 12) -> None:
     (root / "pairs.csv").write_text("\n".join(lines))
 
 
+def write_utterances(root: Path) -> None:
+    """Three nouns, each said twice in noise, once of them for validation."""
+    rows = [Spoken(f"{noun}-{split}.flac", noun, noun, "noise", split)
+            for noun in ("owl", "cat", "dog") for split in ("train", "sentences")]
+    for number, row in enumerate(rows):
+        root.mkdir(parents=True, exist_ok=True)
+        wave = np.random.default_rng(number).normal(size=5000) * 0.1
+        soundfile.write(root / row.file, wave, MEL.sample_rate)
+    lines = [",".join(COLUMNS), *(",".join(astuple(row)) for row in rows)]
+    (root / "utterances.csv").write_text("\n".join(lines))
+
+
 def train(kind: str, root: Path, logs: Path, kill: int | None) -> int:
     """Train in a process of its own; the signal that ended it, or 0."""
     if (child := os.fork()) == 0:
@@ -116,6 +132,7 @@ def main() -> None:
     root, kinds = Path(sys.argv[1]), sys.argv[2:]
     write_corpus(root / "corpus")
     write_pairs(root / "pairs")
+    write_utterances(root / "spoken")
     for kind in kinds:
         assert train(kind, root, root / kind / "whole", None) == 0
         for batch in KILLED_AT:

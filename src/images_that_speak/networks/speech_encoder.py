@@ -7,7 +7,7 @@ recogniser of phones that the pocket family ships (`weights/pocket/ctc`), for ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ OWN = "recogniser"
 class SpeechEncoder(ABC):
     """What a Speech Information Bottleneck reads.
 
-    width: of a feature. identity: what tells its features from those of any other.
+    width: of a feature. identity: what tells its features from those of any other. Both are known before a
+    network of torch is loaded.
     """
 
     width: int
@@ -81,18 +82,26 @@ class TransformersWhisper(_Whisper):
     """The encoder of a Whisper of any size, in a folder of transformers."""
 
     def __init__(self, folder: Path, window: float | None = None, device: str = "cpu"):
+        told = read_json(folder / "config.json")
+        try:
+            super().__init__(folder, int(told["num_mel_bins"]), window)
+            self.width = int(told["d_model"])
+        except (KeyError, StopIteration) as error:
+            raise UserError(f"{folder}: not a Whisper of transformers ({error!r} is missing)") from error
+        self.folder, self.device = folder, device
+
+    @cached_property
+    def network(self) -> Any:
         from transformers import WhisperModel
 
         from ..weights import finite
 
         try:
-            network = WhisperModel.from_pretrained(str(folder), local_files_only=True).encoder
+            network = WhisperModel.from_pretrained(str(self.folder), local_files_only=True).encoder
         except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{folder}: not a Whisper that transformers loads "
+            raise UserError(f"{self.folder}: not a Whisper that transformers loads "
                             f"({' '.join(str(error).split())[:200]})") from error
-        super().__init__(folder, network.config.num_mel_bins, window)
-        self.network = finite(network, folder).eval().requires_grad_(False).to(device)
-        self.width = network.config.d_model
+        return finite(network, self.folder).eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
     def encode(self, wave: np.ndarray) -> np.ndarray:
@@ -135,10 +144,17 @@ class RecogniserEncoder(SpeechEncoder):
     """What the recogniser of phones sees before it decides, in a folder that `PhoneRecogniser` loads."""
 
     def __init__(self, folder: Path, window: float | None = None, device: str = "cpu"):
-        self.network = PhoneRecogniser.from_pretrained(folder).to(device)
-        self.logmel = LogMel()
-        self.device, self.width = device, int(self.network.config["dim"])
+        self.folder, self.device = folder, device
+        self.width = int(read_json(folder / "config.json")["dim"])
         self.identity = content_hash([type(self).__name__, file_hash(folder / "model.safetensors")])
+
+    @cached_property
+    def network(self) -> PhoneRecogniser:
+        return PhoneRecogniser.from_pretrained(self.folder).to(self.device)
+
+    @cached_property
+    def logmel(self) -> LogMel:
+        return LogMel()
 
     @torch.inference_mode()
     def encode(self, wave: np.ndarray) -> np.ndarray:
