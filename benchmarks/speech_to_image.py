@@ -60,10 +60,17 @@ def people(root: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def drawn(way: str, said: Sequence[tuple[Path, str]], overrides: Sequence[str], keep: Path | None
-          ) -> np.ndarray:
+def chosen(way: str, options: argparse.Namespace) -> list[str]:
+    """Overrides of generate.py that choose a way."""
+    folder = {"bottleneck": options.bottleneck, "mapping": options.mapping}.get(way)
+    return [f"method={WAYS[way]}", "device=cpu", *([f"method.bottleneck={folder}"] if folder else []),
+            *([f"method.asr={options.asr}"] if way == "cascade" else []),
+            *(["composition=image_only"] if way == "text" else [])]
+
+
+def drawn(way: str, said: Sequence[tuple[Path, str]], options: argparse.Namespace) -> np.ndarray:
     """(N, 256, 1024) drawings of the utterances; the same seed and place for every way."""
-    cfg = config.compose("generate", [f"method={WAYS[way]}", "device=cpu", *overrides])
+    cfg = config.compose("generate", chosen(way, options))
     layout = config.instantiate(cfg.family)
     settings = read_settings(cfg, layout)
     scenes = config.instantiate(cfg.scene)
@@ -74,12 +81,13 @@ def drawn(way: str, said: Sequence[tuple[Path, str]], overrides: Sequence[str], 
     pictures = [(denoise(family, settings, ImageOnly(), batch) if way == "text"
                  else settings.method(family, settings, batch)).numpy()
                 for batch in (jobs[start: start + BATCH] for start in range(0, len(jobs), BATCH))]
-    if keep is not None:
+    if options.keep is not None:
         from PIL import Image
 
-        keep.mkdir(parents=True, exist_ok=True)
+        options.keep.mkdir(parents=True, exist_ok=True)
         for picture, (_, noun) in zip(np.concatenate(pictures), said, strict=True):
-            Image.fromarray(np.round(255 * picture).astype(np.uint8)).save(keep / f"{way}-{noun}.png")
+            Image.fromarray(np.round(255 * picture).astype(np.uint8)).save(
+                options.keep / f"{way}-{noun}.png")
     return np.concatenate(pictures)
 
 
@@ -103,7 +111,7 @@ def quality(options: argparse.Namespace) -> None:
           f"{100 / sets.shape[1]:.1f} and {100 / len(NAMES):.1f} %")
     print(f"| drawn from | right among {sets.shape[1]}, % | among {len(NAMES)}, % |\n|---|---|---|")
     for way in options.ways:
-        pictures = drawn(way, said, options.override, options.keep)
+        pictures = drawn(way, said, options)
         table = np.concatenate([reader.similarities(list(pictures[start: start + BATCH]), captions).numpy()
                                 for start in range(0, len(pictures), BATCH)])
         few = np.take_along_axis(table, sets, 1).argmax(1)
@@ -115,7 +123,7 @@ def cost(options: argparse.Namespace) -> None:
     """Time on one thread, operations and parameters of all that comes before the image UNet."""
     from images_that_speak.listening.method import SpeechToImage, written
 
-    cfg = config.compose("generate", ["method=speech_to_image", "device=cpu", *options.override])
+    cfg = config.compose("generate", chosen("bottleneck", options))
     layout = config.instantiate(cfg.family)
     family = Family.load(layout, ("image",))
     path, _ = (people(options.people) if options.people else utterances(options.utterances, "test", 0))[0]
@@ -125,8 +133,7 @@ def cost(options: argparse.Namespace) -> None:
     print(f"{len(wave) / 16_000:.1f} s of speech, {torch.get_num_threads()} thread(s)")
     print("| way | ms | GFLOP | parameters, M |\n|---|---|---|---|")
     for name in ("bottleneck", "mapping", "cascade"):
-        overrides = [f"method={WAYS[name]}", *options.override]
-        method: SpeechToImage = config.instantiate(config.compose("generate", overrides).method)
+        method: SpeechToImage = config.instantiate(config.compose("generate", chosen(name, options)).method)
         if name == "cascade":
             heard = written(method.asr)
             operations, own = whisper_cost(80, len(heard.read(wave).text.split()) + 4, True)
@@ -170,7 +177,9 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="train, sentences, voices or test")
     parser.add_argument("--people", type=Path, default=None, help="folder of Tux Paint's stamps instead")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--override", nargs="*", default=[], help="of generate.py: method.bottleneck=DIR")
+    parser.add_argument("--bottleneck", help="folder of the bottleneck, in place of the one that ships")
+    parser.add_argument("--mapping", help="folder of the mapping")
+    parser.add_argument("--asr", default="tiny", help="Whisper of the cascade: tiny or packages")
     parser.add_argument("--keep", type=Path, default=None, help="folder for the drawings")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
