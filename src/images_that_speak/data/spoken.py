@@ -92,20 +92,22 @@ class _Heard:
 class SpokenPictures(CaptionedPictures):
     """Drawings, each with an utterance that names what is drawn, another one at every draw.
 
-    root: of the utterances. utterances: their split. encoder: what hears them, as `load_speech_encoder`
-    takes it. All else as CaptionedPictures has it. The caption that chose a drawing is not told.
+    spoken: folder of the utterances. utterances: their split. encoder: what hears them, as
+    `load_speech_encoder` takes it. All else as CaptionedPictures has it. The caption that chose a drawing is
+    not told. Raises UserError, before anything is opened, where there are no such utterances.
     """
 
-    def __init__(self, length: int, root: str | Path, encoder: str, utterances: str = "train",
+    def __init__(self, length: int, spoken: str | Path, encoder: str, utterances: str = "train",
                  **options: Any):
         super().__init__(length, **options)
-        self.root, self.encoder, self.split = root, encoder, utterances
+        self.spoken, self.encoder, self.split = spoken, encoder, utterances
+        read_utterances(spoken, utterances)
 
     def prepare(self) -> None:
         super().prepare()
-        self.heard = _Heard(self.root, self.split, self.encoder)
+        self.heard = _Heard(self.spoken, self.split, self.encoder)
         if missing := sorted(set(range(len(concepts()))) - set(self.heard.nouns.tolist())):
-            raise UserError(f"{self.root}: no utterance of split {self.split!r} names "
+            raise UserError(f"{self.spoken}: no utterance of split {self.split!r} names "
                             f"{concepts()[missing[0]].name!r} (expected all of the painter's nouns)")
 
     def gives(self) -> set[str]:
@@ -122,14 +124,17 @@ class SpokenNouns(StepData):
     """Utterances of different nouns with the caption that names the same: "speech", "speech_length",
     "concept" (B,), and "input_ids" (B, L) of "an owl".
 
-    root, encoder: as for SpokenPictures. tokenizer: folder of the image branch's. batch_size: at most as many
-    as there are nouns.
+    spoken, encoder: as for SpokenPictures. tokenizer: folder of the image branch's. batch_size: at most as
+    many as there are nouns.
     """
 
-    def __init__(self, root: str | Path, encoder: str, tokenizer: str | Path, batch_size: int = 64,
+    def __init__(self, spoken: str | Path, encoder: str, tokenizer: str | Path, batch_size: int = 64,
                  seed: int = 0, workers: int = 0, valid: str = "sentences"):
         super().__init__(batch_size, workers)
-        self.root, self.encoder, self.tokenizer, self.seed, self.valid = root, encoder, tokenizer, seed, valid
+        self.spoken, self.encoder, self.tokenizer = spoken, encoder, tokenizer
+        self.seed, self.valid = seed, valid
+        for split in ("train", valid):
+            read_utterances(spoken, split)
         self.splits: dict[str, _Heard] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -138,7 +143,7 @@ class SpokenNouns(StepData):
         words = CLIPTokenizer.from_pretrained(self.tokenizer)
         self.ids = np.array(words([thing.singular for thing in concepts()], padding="max_length",
                                   truncation=True, max_length=min(words.model_max_length, 77)).input_ids)
-        self.splits = {split: _Heard(self.root, split, self.encoder) for split in ("train", self.valid)}
+        self.splits = {split: _Heard(self.spoken, split, self.encoder) for split in ("train", self.valid)}
         if self.batch_size > (there := len(self.splits["train"].nouns)):
             raise UserError(f"data.batch_size={self.batch_size}: expected at most {there}, one of each noun")
 
