@@ -18,7 +18,7 @@ from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.picture import luminance, read_picture, to_grid, write_png
 from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.audio.wave import read_wave, write_wave
-from images_that_speak.colour.run import chroma_of, colourless, write_colour
+from images_that_speak.colour.colouring import chroma_of, colourless, write_colour
 from images_that_speak.diffusion.outputs import write_sample
 from images_that_speak.errors import UserError
 from images_that_speak.files import write_json

@@ -18,8 +18,8 @@ from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.picture import luminance as pixel_luminance
 from images_that_speak.audio.picture import read_picture
 from images_that_speak.audio.vocoder import load_vocoder
-from images_that_speak.colour import run as module
-from images_that_speak.colour.run import colour
+from images_that_speak.colour import colouring as module
+from images_that_speak.colour.colouring import colour
 from images_that_speak.data.coloured import ColouredWindows
 from images_that_speak.data.emoji import concepts, drawing
 from images_that_speak.data.manifest import write_manifest

@@ -22,7 +22,7 @@ from images_that_speak import config
 from images_that_speak.audio.picture import read_picture, read_pixels
 from images_that_speak.audio.wave import read_wave
 from images_that_speak.demo import app, fields, spoken
-from images_that_speak.demo.page import refused, shown
+from images_that_speak.demo.shown import refused, shown
 from images_that_speak.demo.speaker import Speaker
 from images_that_speak.demo.spoken import Shelf, Spoken
 from images_that_speak.demo.tabs import MakeTab, ReadTab, example_photographs, joins, photograph, styles
@@ -318,7 +318,7 @@ def test_a_film_is_made_when_it_is_asked_for(mixing: Speaker, files: dict[str, P
     with av.open(str(film)) as container:
         assert container.streams.video[0].width % 300 == 0 and container.streams.audio[0].codec.name == "aac"
     assert "film.mp4" in shown(result, "made/x")
-    monkeypatch.setattr("images_that_speak.demo.page.films", lambda: False)
+    monkeypatch.setattr("images_that_speak.demo.shown.films", lambda: False)
     monkeypatch.setattr(spoken, "films", lambda: False)
     assert "film.mp4" not in shown(result, "made/x") and shelf.file(shelf.put(result), "film.mp4") is None
 

@@ -18,7 +18,7 @@ from images_that_speak.errors import UserError
 from images_that_speak.files import read_json
 from images_that_speak.generate import generate
 from images_that_speak.help import help_text
-from images_that_speak.reports.cli import main
+from images_that_speak.reports.commands import main
 from images_that_speak.resources import OWN_CONFIGS
 from images_that_speak.runs.sweep import table
 

@@ -204,7 +204,7 @@ def test_entry_scripts_say_where_the_package_is(tmp_path: Path) -> None:
 
 def test_generating_and_evaluating_need_no_extra(tmp_path: Path) -> None:
     absent = " ".join(packages.EXTRAS) + " pytorch_lightning scipy sklearn matplotlib"
-    modules = ("generate", "scoring.evaluate", "colour.run", "reports.cli", "checks.generate",
+    modules = ("generate", "scoring.evaluate", "colour.colouring", "reports.commands", "checks.generate",
                "checks.evaluate")
     code = "\n".join(f"import images_that_speak.{module}" for module in modules)
     done = bare(tmp_path, "-c", code, absent=absent.replace("requests", ""))

@@ -12,7 +12,7 @@ from tiny_family import tiny_unet
 
 from images_that_speak import config
 from images_that_speak.audio.mel import MEL
-from images_that_speak.data import pitch as module
+from images_that_speak.data import pitches as module
 from images_that_speak.data.datamodule import SpeechClips
 from images_that_speak.diffusion.family import Family, activity
 from images_that_speak.diffusion.generate import generate_batch, plan, read_settings

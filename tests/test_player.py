@@ -21,7 +21,7 @@ from test_griffin_lim import voice
 from images_that_speak.audio.griffin_lim import GriffinLim
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture, picture_to_logmel
 from images_that_speak.audio.picture import read_picture
-from images_that_speak.reports.cli import main
+from images_that_speak.reports.commands import main
 from images_that_speak.resources import ROOT
 from images_that_speak.speaking.modulation import Modulation
 

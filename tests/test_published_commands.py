@@ -21,12 +21,12 @@ from tiny_family import WIDTH, tiny_pocket_family, tiny_stable_diffusion
 from images_that_speak import cli, config
 from images_that_speak.audio.play import play
 from images_that_speak.audio.wave import read_wave
-from images_that_speak.colour.run import colour
+from images_that_speak.colour.colouring import colour
 from images_that_speak.data.build import build_from_config
 from images_that_speak.data.manifest import Corpus
 from images_that_speak.diffusion import export
 from images_that_speak.generate import generate
-from images_that_speak.reports.cli import main as reports
+from images_that_speak.reports.commands import main as reports
 from images_that_speak.resources import ROOT
 from images_that_speak.training import lora_published
 from images_that_speak.training.train import train

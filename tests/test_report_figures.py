@@ -14,7 +14,7 @@ from report_runs import sweep, write_run
 from images_that_speak.errors import UserError
 from images_that_speak.figures import FIGURES
 from images_that_speak.reports.chart import Frame, thinned, ticks
-from images_that_speak.reports.cli import main
+from images_that_speak.reports.commands import main
 from images_that_speak.reports.compare import default_name
 from images_that_speak.reports.differences import difference, shared, totals_of, verdict
 from images_that_speak.reports.folders import Sample, find_runs

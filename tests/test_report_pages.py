@@ -12,7 +12,7 @@ from browser import colour_scheme, contrast, needs_browser, open_browser
 from PIL import Image
 from report_runs import picture_and_sound, sweep, write_run
 
-from images_that_speak.reports.cli import main
+from images_that_speak.reports.commands import main
 
 pytestmark = needs_browser
 MANY = 10_000

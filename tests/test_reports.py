@@ -23,11 +23,11 @@ from report_runs import picture_and_sound, write_run
 from images_that_speak.config import flatten
 from images_that_speak.errors import UserError
 from images_that_speak.reports import page as page_module
-from images_that_speak.reports.alignment import align, align_all
-from images_that_speak.reports.cli import main
+from images_that_speak.reports.commands import main
 from images_that_speak.reports.folders import chosen, find_runs, short_names, varied
 from images_that_speak.reports.page import sample_data
 from images_that_speak.reports.sheet import GAP, cell, choose
+from images_that_speak.reports.transcript import align, align_all
 from images_that_speak.scoring.statistics import word_errors
 
 SAMPLES = [
@@ -267,8 +267,8 @@ def test_a_sheet_takes_prompts_in_turn(tmp_path: Path) -> None:
 
 def test_no_page_needs_torch_and_help_needs_nothing(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", SAMPLES)
-    code = ("import sys; from images_that_speak.reports.cli import main, parser; parser().format_help(); "
-            "assert 'yaml' not in sys.modules and 'numpy' not in sys.modules; "
+    code = ("import sys; from images_that_speak.reports.commands import main, parser; "
+            "parser().format_help(); assert 'yaml' not in sys.modules and 'numpy' not in sys.modules; "
             f"assert main(['gallery', {str(run)!r}]) == 0; assert 'torch' not in sys.modules")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

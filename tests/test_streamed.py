@@ -19,7 +19,7 @@ from images_that_speak.audio.wave import write_wave
 from images_that_speak.data import streamed
 from images_that_speak.data.datamodule import EpochBatches, SpeechClips, batch_loader, permuted
 from images_that_speak.data.latents import cache_latents
-from images_that_speak.data.pitch import cache_pitch
+from images_that_speak.data.pitches import cache_pitch
 from images_that_speak.data.streamed import Packer, Records, StreamedClips, write_records
 from images_that_speak.errors import UserError
 from images_that_speak.networks.autoencoder import PatchAutoencoder

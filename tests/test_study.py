@@ -20,7 +20,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from images_that_speak.reports.cli import main
+from images_that_speak.reports.commands import main
 from images_that_speak.reports.folders import find_runs
 from images_that_speak.reports.study import read_study, win_rate, write_study
 from images_that_speak.scoring.statistics import wilson

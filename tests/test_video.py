@@ -14,7 +14,7 @@ from report_runs import picture_and_sound, write_run
 
 from images_that_speak.reports import video as module
 from images_that_speak.reports.caption import draw_caption, lines, pieces
-from images_that_speak.reports.cli import main
+from images_that_speak.reports.commands import main
 from images_that_speak.reports.folders import Sample, find_runs
 from images_that_speak.reports.video import FPS, frames, video_path, write_video
 

@@ -94,7 +94,7 @@ DEMO = Task(
     "demo", schema.Demo, ".demo.app.serve", rules=".validate.generate_rules",
     program=("-m", "images_that_speak.demo"), title="the page", packages=("gradio",), steps=DENOISING)
 COLOUR = Task(
-    "colour", schema.Colour, ".colour.run.colour", rules=".validate.colour_rules",
+    "colour", schema.Colour, ".colour.colouring.colour", rules=".validate.colour_rules",
     program=("-m", "images_that_speak.colour"), title="colour")
 
 TASKS = {task.name: task for task in (GENERATE, EVALUATE, TRAIN, CORPUS, DEMO, COLOUR)}

@@ -40,7 +40,7 @@ from ..speech.tts import Phone
 from .embeddings import EmbeddingCache
 from .latents import LatentCache
 from .loader import Loader
-from .pitch import read_pitch
+from .pitches import read_pitch
 
 COLUMN = 16  # frames by which pictures are rolled; latents are rolled by one of their own columns
 
@@ -254,7 +254,7 @@ class SpeechClips(BatchDataset):
     number at every draw, never so far that speech would leave one end and come in at the other.
     embeddings: a file of data.embeddings, made from the PL-BERT in `phoneme_bert` before a training begins;
     None for adapters with a table of their own. tokenizer: a CLIPTokenizer or its folder, for adapters that
-    read texts. pitch: a file of data.pitch, made before a training begins, for adapters that are told it.
+    read texts. pitch: a file of data.pitches, made before a training begins, for adapters that are told it.
     """
 
     def __init__(self, root: str | Path, split: str = "train", voices: Sequence[str] | None = None,

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import UserError
 from ..resources import ROOT, choices
 from . import fields
-from .page import READING, WAITING, known, refused, shown
+from .shown import READING, WAITING, known, refused, shown
 from .spoken import Shelf, Spoken
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..errors import UserError
 from ..scoring.text import PLAIN
-from .alignment import align
 from .folders import Sample
+from .transcript import align
 
 # The pages' colours on a dark ground.
 PAPER, INK, QUIET = "#131415", "#e9e7e2", "#a19d95"

@@ -18,9 +18,9 @@ from ..errors import UserError
 from ..figures import READ_BACK
 from ..files import atomic_write
 from ..scoring.text import PLAIN
-from .alignment import align_all
 from .differences import of_samples
 from .folders import MACHINE, RunFolder, Sample, chosen, short_names, told, varied
+from .transcript import align_all
 
 OF_SAMPLES = ("image_prompt", "audio_prompt", "seed")
 PARTS = Path(__file__).with_name("page")

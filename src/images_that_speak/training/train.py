@@ -18,7 +18,7 @@ from ..config import instantiate, locate, unbound
 from ..data.datamodule import PictureData
 from ..data.embeddings import cache_embeddings
 from ..data.latents import cache_latents
-from ..data.pitch import cache_pitch
+from ..data.pitches import cache_pitch
 from ..diffusion.family import find_device
 from ..diffusion.layout import find_part, latent_statistics
 from ..diffusion.loading import LORA_FILE

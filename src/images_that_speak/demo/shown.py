@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from ..drawings import by_group
-from ..reports.alignment import align
+from ..reports.transcript import align
 from .fields import FIELDS
 from .spoken import FILM, PICTURE, SOUND, SPECTROGRAM, Spoken, films
 
