@@ -14,7 +14,6 @@ from typing import Any
 from .files import shortest
 from .tasks import TASKS, named
 
-# What check=true calls: a function of a configuration that gives (what would happen, what is wrong).
 # What report.KEY=true makes of the run folder of a finished run: a function of a list of folders.
 REPORTS = {"video": "images_that_speak.reports.video.videos_of"}
 # Those of Hydra's flags that take a value.
