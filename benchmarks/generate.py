@@ -23,9 +23,9 @@ from images_that_speak.audio.picture import quantise
 from images_that_speak.diffusion import method
 from images_that_speak.diffusion.composition import Guided
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Branch
 from images_that_speak.diffusion.method import Job
+from images_that_speak.diffusion.planning import generate_batch, plan, read_settings
 from images_that_speak.errors import UserError
 
 LIMITS = {"seconds": 30.0, "GB": 3.0}  # what one sample may take on two CPU cores

@@ -27,7 +27,7 @@ from images_that_speak.diffusion.composition import ImageOnly
 from images_that_speak.diffusion.estimate import cost as cost_of
 from images_that_speak.diffusion.estimate import parameters
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import read_settings
+from images_that_speak.diffusion.planning import read_settings
 from images_that_speak.diffusion.method import Job, denoise
 from images_that_speak.prompts import Pair
 from images_that_speak.scoring.seen import load_picture_reader

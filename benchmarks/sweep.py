@@ -35,8 +35,8 @@ def work(overrides: list[str], jobs: int) -> tuple[float, float]:
     """CPU and clock seconds of one sample's work, everything loaded."""
     from images_that_speak import config
     from images_that_speak.diffusion.family import Family
-    from images_that_speak.diffusion.generate import generate_batch, plan, read_settings, record
     from images_that_speak.diffusion.outputs import write_sample
+    from images_that_speak.diffusion.planning import generate_batch, plan, read_settings, record
     from images_that_speak.scoring.evaluate import read_back
     from images_that_speak.scoring.judges import load_readers
 

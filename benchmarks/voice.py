@@ -27,7 +27,7 @@ from images_that_speak.audio.mel import MEL
 from images_that_speak.audio.vocoder import load_vocoder
 from images_that_speak.data.manifest import Corpus
 from images_that_speak.diffusion.family import Family, activity
-from images_that_speak.diffusion.generate import Job, batches, generate_batch, read_settings
+from images_that_speak.diffusion.planning import Job, batches, generate_batch, read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.prompts import Pair
 from images_that_speak.scoring.judges import load_readers

@@ -20,7 +20,7 @@ from protocol import (
 
 from images_that_speak.data.captions import captions
 from images_that_speak.data.latents import autoencoder_hash
-from images_that_speak.data.prompts import dictionary_words, draw_prompts
+from images_that_speak.data.phrases import dictionary_words, draw_prompts
 from images_that_speak.networks.autoencoder import PatchAutoencoder, load_autoencoder, pocket_autoencoder
 from images_that_speak.networks.codec import decode, downsampling, encode, patch_size
 from images_that_speak.resources import words

@@ -28,8 +28,8 @@ from images_that_speak.checks import train as check_train
 from images_that_speak.checks.findings import Findings
 from images_that_speak.diffusion.estimate import parameters
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import read_settings
 from images_that_speak.diffusion.loading import load_model
+from images_that_speak.diffusion.planning import read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.networks.adapters import ADAPTERS
 from images_that_speak.networks.autoencoder import autoencoder_class

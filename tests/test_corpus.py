@@ -19,7 +19,7 @@ from machine import needs_flite
 from images_that_speak.audio.mel import MEL
 from images_that_speak.data import clips
 from images_that_speak.data.corpus import Corpus, build_corpus, verify_corpus
-from images_that_speak.data.prompts import dictionary_words, draw_prompts, held_out_phrases, split_of
+from images_that_speak.data.phrases import dictionary_words, draw_prompts, held_out_phrases, split_of
 from images_that_speak.errors import UserError
 from images_that_speak.resources import ROOT
 from images_that_speak.speech.tts import TTS, Phone, SpeechError, Utterance

@@ -27,7 +27,7 @@ from images_that_speak.demo.speaker import Speaker
 from images_that_speak.demo.spoken import Shelf, Spoken
 from images_that_speak.demo.tabs import MakeTab, ReadTab, example_photographs, joins, photograph, styles
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
+from images_that_speak.diffusion.planning import generate_batch, plan, read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.scoring.heard import PocketsphinxReader
 from images_that_speak.scoring.installed import load_installed_reader

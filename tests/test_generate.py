@@ -19,10 +19,10 @@ from images_that_speak.audio.picture import read_picture
 from images_that_speak.audio.wave import read_wave
 from images_that_speak.diffusion import family as family_module
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Guidance
 from images_that_speak.diffusion.method import JointDenoising, bound, mean_of_draws
 from images_that_speak.diffusion.outputs import FILES, sample_id
+from images_that_speak.diffusion.planning import generate_batch, plan, read_settings
 from images_that_speak.diffusion.sampling import make_scheduler, noise, sample
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -84,3 +85,10 @@ def test_a_photograph_speaks_without_the_libraries_of_the_family(tmp_path: Path,
         capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """But a network, its training and what is checked of a task: these bear the name of the thing."""
+    named = [path.stem for path in PACKAGE.rglob("*.py")
+             if not path.stem.startswith("__") and not {"networks", "training", "checks"} & set(path.parts)]
+    assert [name for name, count in Counter(named).items() if count > 1] == []

@@ -13,8 +13,8 @@ from tiny_family import tiny_stable_diffusion
 from images_that_speak import cli, config
 from images_that_speak.audio.mel import picture_to_logmel
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.imprint import Imprint, ImprintMax
+from images_that_speak.diffusion.planning import generate_batch, plan, read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.generate import generate
 

@@ -19,7 +19,7 @@ from images_that_speak.data import counts
 from images_that_speak.data.captions import captions
 from images_that_speak.data.emoji import concepts
 from images_that_speak.data.nearest import TABLE, canonical, drawing_sentences, nearest_drawing
-from images_that_speak.diffusion.generate import notes, plan, record
+from images_that_speak.diffusion.planning import notes, plan, record
 from images_that_speak.errors import UserError
 from images_that_speak.networks.squares import COPIES
 from images_that_speak.resources import ROOT

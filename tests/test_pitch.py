@@ -15,7 +15,7 @@ from images_that_speak.audio.mel import MEL
 from images_that_speak.data import pitches as module
 from images_that_speak.data.datamodule import SpeechClips
 from images_that_speak.diffusion.family import Family, activity
-from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
+from images_that_speak.diffusion.planning import generate_batch, plan, read_settings
 from images_that_speak.errors import UserError
 from images_that_speak.networks.adapters import AlignedAdapter, PitchedAdapter, pitched_adapter
 from images_that_speak.networks.adapters.pitched import harmonics

@@ -12,9 +12,9 @@ import torch
 from images_that_speak import config
 from images_that_speak.diffusion import score_distillation
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.generate import generate_batch, plan, read_settings
 from images_that_speak.diffusion.guidance import Branch, Guidance
 from images_that_speak.diffusion.method import bound
+from images_that_speak.diffusion.planning import generate_batch, plan, read_settings
 from images_that_speak.diffusion.predictor import NoiseSchedule, Prediction
 from images_that_speak.diffusion.score_distillation import (
     Distillation,

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from .config import instantiate
-from .diffusion.generate import make_missing, notes, read_settings
 from .diffusion.layout import Layout
+from .diffusion.planning import make_missing, notes, read_settings
 from .files import shortest
 from .listening.plan import listens, planned_jobs
 from .runs import Run, open_run

@@ -9,10 +9,10 @@ from ..config import instantiate
 from ..diffusion.composition import BOTH, as_composition
 from ..diffusion.estimate import estimate, held, parameters
 from ..diffusion.family import Family, find_device
-from ..diffusion.generate import read_settings
 from ..diffusion.layout import USUAL_SIZE, Layout, NotFetched, download_command, find_weights
 from ..diffusion.loading import DTYPES
 from ..diffusion.method import Job
+from ..diffusion.planning import read_settings
 from ..errors import UserError
 from ..listening.plan import listens, planned_jobs
 from ..speaking.from_sound import draws_sounds, plan_sounds

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import atomic_path, content_hash, write_json
 from ..speech.tts import TTS, Phone, SpeechError, Utterance
-from .prompts import Prompt
+from .phrases import Prompt
 
 PEAK = 0.95  # of full scale, so that every clip is as loud as PCM16 takes without clipping
 LEAD, TAIL = 0.05, 0.12  # seconds of the synthesiser's silence kept before the first and after the last phone

@@ -31,7 +31,7 @@ from ..speech.backends import load_tts
 from ..speech.tts import TTS
 from . import clips
 from .manifest import Corpus, write_manifest
-from .prompts import Prompt, dictionary_words, draw_prompts, held_out_phrases
+from .phrases import Prompt, dictionary_words, draw_prompts, held_out_phrases
 
 log = logging.getLogger(__name__)
 

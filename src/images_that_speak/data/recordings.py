@@ -33,7 +33,7 @@ from ..speech.phonemes import normalise_text
 from ..speech.tts import TTS, Phone, SpeechError, Utterance, resample
 from .clips import DoesNotFit
 from .corpus import BadClip, CorpusSummary, build_plan
-from .prompts import Prompt, split_fractions, split_of
+from .phrases import Prompt, split_fractions, split_of
 
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
 LONGEST = MEL.seconds + 4  # seconds of a recording, its silence included, that may still fit a picture

@@ -23,7 +23,7 @@ from ..files import content_hash, read_json
 from ..networks.speech_encoder import load_speech_encoder
 from ..prompts import read_table
 from .datamodule import BatchDataset
-from .prompts import split_of
+from .phrases import split_of
 from .recordings import _lines
 from .spoken import FeatureCache
 

@@ -18,7 +18,7 @@ from ..audio.picture import SHAPE, luminance, quantise, read_picture, read_pixel
 from ..audio.wave import as_stored
 from ..config import first_line, instantiate
 from ..diffusion.family import Family
-from ..diffusion.generate import generate_batch, notes, plan, read_settings
+from ..diffusion.planning import generate_batch, notes, plan, read_settings
 from ..errors import UserError, nearest
 from ..packages import how
 from ..resources import choices

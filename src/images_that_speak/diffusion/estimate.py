@@ -187,7 +187,7 @@ def announce(layout: Layout, settings: Any, cfg: Any, samples: int) -> None:
     """Print the estimate of a generation whose UNets are large enough for it to matter, before they are
     loaded.
 
-    settings: of diffusion.generate.
+    settings: of diffusion.planning.
     """
     files = (file for branch in settings.branches for file in layout.unet[branch].iterdir())
     if sum(file.stat().st_size for file in files) < LARGE:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..audio.mel import MEL
 from ..config import instantiate, locate
-from ..diffusion.generate import plan
+from ..diffusion.planning import plan
 from ..diffusion.layout import Layout
 from ..diffusion.method import Job, Method
 from ..errors import UserError

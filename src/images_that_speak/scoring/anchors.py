@@ -28,9 +28,9 @@ from ..audio.wave import write_wave
 from ..config import instantiate
 from ..diffusion.composition import ImageOnly, SpeechOnly
 from ..diffusion.family import Family
-from ..diffusion.generate import batches, generate_batch, plan, read_settings, record
 from ..diffusion.method import Job, JointDenoising
 from ..diffusion.outputs import read_complete, write_sample
+from ..diffusion.planning import batches, generate_batch, plan, read_settings, record
 from ..errors import UserError
 from ..files import content_hash, write_json
 from ..prompts import Pair

@@ -23,10 +23,10 @@ from ..data.counts import beyond
 from ..data.nearest import nearest_drawing
 from ..diffusion.composition import ImageOnly, SpeechOnly
 from ..diffusion.family import Family
-from ..diffusion.generate import caption_of, read_settings, trimmed
 from ..diffusion.layout import Layout
 from ..diffusion.method import Method, Settings
 from ..diffusion.outputs import read_complete, write_sample
+from ..diffusion.planning import caption_of, read_settings, trimmed
 from ..diffusion.scene import copies_of
 from ..errors import UserError
 from ..files import atomic_path

@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import WandbLogger
 from ..config import compose, instantiate
 from ..data.datamodule import PictureData, SpeechClips
 from ..diffusion.family import Family
-from ..diffusion.generate import Job, Settings, batches, generate_batch, plan, read_settings, record
 from ..diffusion.layout import Layout
 from ..diffusion.outputs import write_sample
+from ..diffusion.planning import Job, Settings, batches, generate_batch, plan, read_settings, record
 from ..errors import UserError
 from ..networks.adapters import PhonemeAdapter
 from ..ranges import check_ranges
