@@ -176,7 +176,7 @@ def test_what_wandb_refuses_is_one_line(make_run, monkeypatch: pytest.MonkeyPatc
 
 def test_the_saved_view_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb_workspaces")
-    from images_that_speak.reports import wandb_workspace
+    import wandb_workspace
 
     with pytest.raises(UserError, match="not logged in to W&B.*--spec FILE"):
         wandb_workspace.main(["--entity", "team"])
@@ -331,7 +331,7 @@ def test_the_sweep_for_agents_fits(make_run) -> None:
 
 def test_the_saved_view_compares(tmp_path: Path) -> None:
     pytest.importorskip("wandb_workspaces")
-    from images_that_speak.reports.wandb_workspace import main
+    from wandb_workspace import main
 
     main(["--entity", "team", "--spec", str(tmp_path / "view.json")])
     view = read_json(tmp_path / "view.json")

@@ -1,7 +1,7 @@
 """The saved W&B view that opens the comparisons people want.
 
-    python -m images_that_speak.reports.wandb_workspace --entity TEAM              # saves it, tells where
-    python -m images_that_speak.reports.wandb_workspace --entity TEAM --spec FILE  # writes it, asks nobody
+    python tools/wandb_workspace.py --entity TEAM              # saves it, tells where
+    python tools/wandb_workspace.py --entity TEAM --spec FILE  # writes it, asks nobody
 
 WER against CLIP, both by guidance weight, loss curves over the training's steps, and the table of samples
 with picture and sound side by side. Needs `wandb-workspaces` (the extra `workspace`).
@@ -13,12 +13,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..config import first_line
-from ..errors import UserError
-from ..files import write_json
-from ..packages import how
-from ..runs.wandb import logged_in
-from ..terminal import lenient
+from images_that_speak.config import first_line
+from images_that_speak.errors import UserError
+from images_that_speak.files import write_json
+from images_that_speak.packages import how
+from images_that_speak.runs.wandb import logged_in
+from images_that_speak.terminal import lenient
 
 STEP = "trainer/global_step"
 WEIGHT = "guidance.audio_weight"
