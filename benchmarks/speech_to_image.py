@@ -27,8 +27,8 @@ from images_that_speak.diffusion.composition import ImageOnly
 from images_that_speak.diffusion.estimate import cost as cost_of
 from images_that_speak.diffusion.estimate import parameters
 from images_that_speak.diffusion.family import Family
-from images_that_speak.diffusion.planning import read_settings
 from images_that_speak.diffusion.method import Job, denoise
+from images_that_speak.diffusion.planning import read_settings
 from images_that_speak.prompts import Pair
 from images_that_speak.scoring.seen import load_picture_reader
 from images_that_speak.speaking.voices import read_recording
@@ -121,7 +121,7 @@ def quality(options: argparse.Namespace) -> None:
 
 def cost(options: argparse.Namespace) -> None:
     """Time on one thread, operations and parameters of all that comes before the image UNet."""
-    from images_that_speak.listening.method import SpeechToImage, written
+    from images_that_speak.listening.speech_to_image import SpeechToImage, written
 
     cfg = config.compose("generate", chosen("bottleneck", options))
     layout = config.instantiate(cfg.family)

@@ -21,10 +21,10 @@ from tiny_family import tiny_pocket_family
 from images_that_speak import config
 from images_that_speak.audio.picture import read_picture, read_pixels
 from images_that_speak.audio.wave import read_wave
-from images_that_speak.demo import app, fields, spoken
+from images_that_speak.demo import app, fields, outcome
+from images_that_speak.demo.outcome import Shelf, Spoken
 from images_that_speak.demo.shown import refused, shown
 from images_that_speak.demo.speaker import Speaker
-from images_that_speak.demo.spoken import Shelf, Spoken
 from images_that_speak.demo.tabs import MakeTab, ReadTab, example_photographs, joins, photograph, styles
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.planning import generate_batch, plan, read_settings
@@ -303,7 +303,7 @@ def test_the_files_of_a_result(mixing: Speaker, files: dict[str, Path],
     for wrong in ("sample.json", "../picture.png", ""):
         assert shelf.file(name, wrong) is None
     assert shelf.file("..", "picture.png") is None and shelf.file("", "picture.png") is None
-    monkeypatch.setattr(spoken, "KEPT", 1)
+    monkeypatch.setattr(outcome, "KEPT", 1)
     shelf.put(result)
     assert shelf.file(name, "picture.png") is None and not picture.exists()
 
@@ -319,7 +319,7 @@ def test_a_film_is_made_when_it_is_asked_for(mixing: Speaker, files: dict[str, P
         assert container.streams.video[0].width % 300 == 0 and container.streams.audio[0].codec.name == "aac"
     assert "film.mp4" in shown(result, "made/x")
     monkeypatch.setattr("images_that_speak.demo.shown.films", lambda: False)
-    monkeypatch.setattr(spoken, "films", lambda: False)
+    monkeypatch.setattr(outcome, "films", lambda: False)
     assert "film.mp4" not in shown(result, "made/x") and shelf.file(shelf.put(result), "film.mp4") is None
 
 

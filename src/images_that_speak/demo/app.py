@@ -23,8 +23,8 @@ from starlette.responses import FileResponse, Response  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
 from ..errors import UserError  # noqa: E402
+from .outcome import Shelf  # noqa: E402
 from .shown import SCRIPT, STYLE  # noqa: E402
-from .spoken import Shelf  # noqa: E402
 from .tabs import PLAYER, TITLE, MakeTab, ReadTab, heading  # noqa: E402
 
 if TYPE_CHECKING:

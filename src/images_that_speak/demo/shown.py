@@ -9,7 +9,7 @@ from pathlib import Path
 from ..drawings import by_group
 from ..reports.transcript import align
 from .fields import FIELDS
-from .spoken import FILM, PICTURE, SOUND, SPECTROGRAM, Spoken, films
+from .outcome import FILM, PICTURE, SOUND, SPECTROGRAM, Spoken, films
 
 KINDS = {"=": "right", "s": "substituted", "d": "deleted", "i": "inserted"}
 SAID = {"s": "{heard} for {asked}", "d": "{asked} not heard", "i": "{heard} heard besides"}

@@ -31,7 +31,7 @@ from ..speaking.make import Maker, in_same_cells, refuse_files
 from ..speaking.networks import Networks
 from ..speaking.voices import default_voice, installed_voices
 from ..validate import problems
-from .spoken import Spoken
+from .outcome import Spoken
 
 # What a visitor is told of a picture, beside the prompts: of one in the same cells, and of others.
 CHANGED = {True: ("seed", "voice", "rate", "steps", "guidance.image_scale"),

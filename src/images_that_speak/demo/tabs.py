@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..errors import UserError
 from ..resources import ROOT, choices
 from . import fields
+from .outcome import Shelf, Spoken
 from .shown import READING, WAITING, known, refused, shown
-from .spoken import Shelf, Spoken
 
 if TYPE_CHECKING:
     from .speaker import Speaker

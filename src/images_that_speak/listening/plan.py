@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..audio.mel import MEL
 from ..config import instantiate, locate
-from ..diffusion.planning import plan
 from ..diffusion.layout import Layout
 from ..diffusion.method import Job, Method
+from ..diffusion.planning import plan
 from ..errors import UserError
 from ..networks.speech_encoder import LONGEST
 from ..prompts import Pair, Source, read_sources
