@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 import yaml
@@ -34,6 +34,8 @@ from .packages import how, missing_package
 from .resources import CONFIGS, ROOT, choices, groups, own_configs
 from .tasks import TASKS, named
 from .validate import problems, sweep_problems
+
+Kind = TypeVar("Kind")
 
 # Hydra 1.3 behaves as 1.1 unless told otherwise; 1.4 does not want to be told.
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
@@ -362,6 +364,17 @@ def locate(target: str, where: str = "_target_") -> Any:
     if not callable(found) or not known or _within(home, REFUSED):
         raise UserError(f"{where}: {target!r} may not be built from a configuration; {expected}")
     return found
+
+
+def class_of(cfg: DictConfig, section: str, kind: type[Kind]) -> type[Kind] | None:
+    """The class that a section names by `_target_`, where it is one of `kind`; else None, which is told by
+    whoever builds it."""
+    key = f"{section}._target_"
+    try:
+        found = locate(OmegaConf.select(cfg, key), key)
+    except UserError:
+        return None
+    return found if inspect.isclass(found) and issubclass(found, kind) else None
 
 
 def _within(name: str, parents: Iterable[str]) -> bool:

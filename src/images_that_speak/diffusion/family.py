@@ -6,7 +6,7 @@ the same.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,15 +117,19 @@ class Family:
         from ..networks.autoencoder import autoencoder_class
 
         folder, running = self.layout.vae, self.layout.running
-        self.vae = kept(("vae", stamp(folder), dtype, str(self.device), running), lambda: running.autoencoder(
+        self.vae = self._kept(("vae", stamp(folder), dtype, running), lambda: running.autoencoder(
             self._load(autoencoder_class(folder), folder, dtype), self.device))
+
+    def _kept(self, key: tuple[Hashable, ...], load: Callable[[], Any]) -> Any:
+        """`kept` on this device; what was loaded without weights is not worth its place."""
+        return load() if self.device.type == "meta" else kept((*key, str(self.device)), load)
 
     def _load(self, cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         return load_model(cls, folder, dtype, weights=self.device.type != "meta")
 
     def _take_branch(self, branch: str, dtype: str) -> None:
-        key = (branch, _determining(self.layout, branch), dtype, str(self.device))
-        self.predictors[branch], self.conditioners[branch] = kept(
+        key = (branch, _determining(self.layout, branch), dtype)
+        self.predictors[branch], self.conditioners[branch] = self._kept(
             key, lambda: self._load_branch(branch, DTYPES[dtype]))
 
     def _load_branch(self, branch: str, dtype: torch.dtype) -> tuple[Predictor, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ..audio.mel import MEL
-from ..config import instantiate, locate
+from ..config import class_of, instantiate
 from ..diffusion.layout import Layout
 from ..diffusion.method import Job, Method
 from ..diffusion.planning import plan
@@ -20,11 +18,8 @@ from ..speaking.voices import find_recordings, read_recording
 
 def listens(cfg: DictConfig) -> bool:
     """Whether the method of a configuration draws what recordings say."""
-    try:
-        method = locate(OmegaConf.select(cfg, "method._target_"), "method._target_")
-    except UserError:  # told by whoever builds it
-        return False
-    return inspect.isclass(method) and issubclass(method, Method) and method.listens
+    method = class_of(cfg, "method", Method)  # type: ignore[type-abstract]
+    return method is not None and method.listens
 
 
 def planned_jobs(cfg: DictConfig, layout: Layout) -> list[Job]:

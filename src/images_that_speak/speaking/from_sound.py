@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ..audio.mel import MEL, LogMel, logmel_to_picture
 from ..audio.picture import colour_map, quantise, write_png
 from ..audio.sound_features import SoundFeatures, sound_checked, windows
 from ..audio.wave import write_wave
-from ..config import changed, instantiate, locate
+from ..config import changed, class_of, instantiate
 from ..diffusion.outputs import read_complete
 from ..errors import UserError
 from ..files import atomic_path, content_hash, file_hash
@@ -95,11 +94,7 @@ class SoundJob:
 
 def draws_sounds(cfg: DictConfig) -> bool:
     """Whether a configuration of generate.py draws what sounds."""
-    try:
-        method = locate(OmegaConf.select(cfg, "method._target_"), "method._target_")
-    except UserError:  # told by whoever builds it
-        return False
-    return inspect.isclass(method) and issubclass(method, SoundToImage)
+    return class_of(cfg, "method", SoundToImage) is not None
 
 
 def plan_sounds(cfg: DictConfig) -> tuple[SoundToImage, list[SoundJob]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from ..audio.mel import MEL
 from ..audio.picture import to_grid
-from ..config import instantiate, locate
+from ..config import class_of, instantiate
 from ..data.counts import beyond
 from ..data.nearest import nearest_drawing
 from ..diffusion.composition import ImageOnly, SpeechOnly
@@ -287,13 +286,9 @@ class Maker:
 
 def in_same_cells(cfg: DictConfig) -> bool:
     """Whether a configuration joins picture and voice in the same cells, by denoising and pasting alone."""
-    try:
-        compose, method = (locate(OmegaConf.select(cfg, key), key)
-                           for key in ("composition._target_", "method._target_"))
-    except UserError:  # told by whoever builds it
-        return False
-    return (inspect.isclass(compose) and issubclass(compose, CellComposition)
-            and issubclass(method, Method) and method.pastes)
+    method = class_of(cfg, "method", Method)  # type: ignore[type-abstract]
+    compose = class_of(cfg, "composition", CellComposition)  # type: ignore[type-abstract]
+    return compose is not None and method is not None and method.pastes
 
 
 def refuse_files(cfg: DictConfig) -> None:
