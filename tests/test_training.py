@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_training
@@ -149,8 +150,10 @@ def test_predictor_inverts_its_target(kind: str, monkeypatch: pytest.MonkeyPatch
     schedule = NoiseSchedule()
     predictor = Predictor(tiny_unet(), schedule, kind)
     x0, noise, t = torch.randn(2, 4, 8, 16), torch.randn(2, 4, 8, 16), torch.tensor([30, 900])
-    monkeypatch.setattr(predictor, "raw", lambda *_: schedule.target(x0, noise, t, kind))
-    found = predictor(schedule.add_noise(x0, noise, t), t, None)
+    monkeypatch.setattr(predictor.unet, "forward", lambda *_, **__: SimpleNamespace(
+        sample=schedule.target(x0, noise, t, kind)))
+    condition = Condition(torch.randn(2, 3, 32), torch.ones(2, 3, dtype=torch.bool))
+    found = predictor(schedule.add_noise(x0, noise, t), t, condition)
     torch.testing.assert_close(found.x0, x0, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found.eps, noise, rtol=1e-3, atol=1e-4)
 
