@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..audio.mel import MEL
 from ..diffusion.colorization import Colorizer
-from ..diffusion.composition import ImageOnly, SpeechOnly
+from ..diffusion.composition import SpeechOnly
 from ..diffusion.family import Family
 from ..diffusion.method import Job, Settings, bound, denoise, mean_of_draws
 from ..diffusion.sampling import Callback, make_scheduler, noise, sample
@@ -51,8 +51,6 @@ def draw(family: Family, settings: Settings, drawings: Sequence[Drawing], voices
     voices: (B, 256, 1024) log-mel pictures of what is to be said.
     """
     jobs = [drawing.job for drawing in drawings]
-    if not modulation.joint:
-        return denoise(family, settings, ImageOnly(), jobs, callback)
     branch = bound(family, settings, jobs, ("image",))["image"]
     scheduler = make_scheduler(schedule=family.layout.schedule, **settings.scheduler)
     own: dict[str, Tensor] = {}
@@ -66,8 +64,8 @@ def draw(family: Family, settings: Settings, drawings: Sequence[Drawing], voices
 
     x = noise([job.seed for job in jobs], family.layout.latent_shape).to(family.device)
     with settings.casting(family.device):
-        sample(predict, x, scheduler, settings.steps, callback)
-        return family.decode(own["x0"])
+        x = sample(predict, x, scheduler, settings.steps, callback)
+        return family.decode(own["x0"] if modulation.joint else x)
 
 
 def in_colour(colorizer: Colorizer | None, picture: np.ndarray, drawing: Drawing,
