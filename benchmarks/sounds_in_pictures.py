@@ -5,8 +5,9 @@
 
 `generate.py image=… speech=SOUND` for every recording of the packs that are held out, in each style; what a
 picture plays is given to the nearest of the other packs' recordings (cosine of standardised features: MFCC,
-and Whisper base's encoder), which is right when it is of the same label. Beside it the recording itself, and
-its log-mel picture alone, played. Neither the styles nor the features were chosen by it.
+and Whisper base's encoder), which is right when it is of the same label; and to the nearest of the held-out
+recordings, which is right when it is the one in the picture. Beside it the recording itself, and its log-mel
+picture alone, played. Neither the styles nor the features were chosen by it.
 """
 
 from __future__ import annotations
@@ -63,17 +64,23 @@ def main() -> None:
         write_wave(folder / f"{i:03d}.wav", waves[-1])
     vocoder = load_vocoder("griffin_lim")
     alone = [vocoder.decode_message(speech_of_wave(wave).picture[None])[0].numpy() for wave in waves]
-    found = {"recordings": classified(listen, waves, vectors, labels, asked),
-             "log-mel pictures": classified(listen, alone, vectors, labels, asked)}
+    names = [str(pair.sound) for pair in apart]
+    own = np.stack([listen(sound_checked(wave, "recording")) for wave in waves])
+
+    def both(played: list[np.ndarray]) -> dict[str, list[bool]]:
+        return {"label": classified(listen, played, vectors, labels, asked),
+                "recording": classified(listen, played, own, names, names)}
+
+    found = {"recordings": both(waves), "log-mel pictures": both(alone)}
     for style in STYLES:
         cfg = config.compose("generate", [f"image={options.image}", f"speech={folder}", f"style={style}",
                                           "reader=none", "device=cpu", f"paths.logs={options.out / 'runs'}"])
         generate(cfg)
         run = latest(cfg, "generate")
         played = [read_wave(run / "samples" / job.sample_id / "speech.wav") for job in plan_jobs(cfg)]
-        found[style] = classified(listen, played, vectors, labels, asked)
+        found[style] = both(played)
     for name, right in found.items():
-        print(f"{name}: {sum(right)} of {len(right)} ({len(set(labels))} labels)")
+        print(f"{name}: label {sum(right['label'])}, recording {sum(right['recording'])} of {len(asked)}")
     write_json(options.out / "classified.json", {"asked": asked, **found})
 
 
