@@ -26,7 +26,6 @@ from images_that_speak.data.manifest import write_manifest
 from images_that_speak.data.pictures import scaled
 from images_that_speak.diffusion.colorization import (
     FactorizedColour,
-    Pixels,
     colorize,
     from_ratio,
     luminance,
@@ -90,10 +89,11 @@ def test_the_chroma_is_the_models_and_the_gray_the_pictures(start):
 
     def predict(x: torch.Tensor, t: torch.Tensor, progress: float) -> torch.Tensor:
         asked.append((x, int(t)))
-        return Pixels().encode(thing)
+        return 2 * thing - 1
 
     epsilon = torch.randn(1, 3, 8, 8)
-    found = colorize(predict, gray, Pixels(), make_scheduler("ddim", SCHEDULE), 30, start, epsilon)
+    found = colorize(predict, gray, lambda rgb: 2 * rgb - 1, lambda x: (x + 1) / 2,
+                     make_scheduler("ddim", SCHEDULE), 30, start, epsilon)
     torch.testing.assert_close(found, with_gray(thing, gray), atol=1e-4, rtol=0)
     assert len(asked) == 30 - start
     # At every step the gray component is that of the picture, noised: α·gray + σ·ε.

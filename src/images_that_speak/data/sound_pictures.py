@@ -158,11 +158,6 @@ class SoundPictures(StepData):
             raise UserError(f"{root}: {len(self.train)} pairs to train on and {len(self.valid)} to validate "
                             f"on (expected some of each; data.held_out={held_out}, data.share={share})")
 
-    @property
-    def label_names(self) -> list[str]:
-        """What pictures are of, by name."""
-        return sorted({pair.label for pair in self.pairs})
-
     def prepare_data(self) -> None:
         """Listen to every sound that was not listened to before: a file each, so that it can be stopped."""
         sounds = sorted({pair.sound for pair in self.pairs if pair.sound is not None})

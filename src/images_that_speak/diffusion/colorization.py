@@ -11,9 +11,10 @@ Y is Rec. 601 luminance, by which pictures are read everywhere here (published: 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,32 +142,8 @@ def from_ratio(ratio: Tensor) -> Tensor:
     return torch.stack([red, -(LUMA[0] * red + LUMA[2] * blue) / LUMA[1], blue], 1)
 
 
-class Codec(Protocol):
-    """Between colour pictures (B, 3, H, W) in [0, 1] and the space that a model denoises in."""
-
-    def encode(self, rgb: Tensor) -> Tensor: ...
-
-    def decode(self, x: Tensor) -> Tensor: ...
-
-
-class Pixels:
-    """Models that denoise the pixels themselves, scaled to [−1, 1]."""
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        return rgb * 2 - 1
-
-    def decode(self, x: Tensor) -> Tensor:
-        return x / 2 + 0.5
-
-
-class Latents:
-    """A family's colour autoencoder."""
-
-    def __init__(self, family: Family):
-        self.encode, self.decode = family.encode_colour, family.decode_colour
-
-
-def colorize(predict: Predict, gray: Tensor, codec: Codec, scheduler: Any, steps: int, start: int,
+def colorize(predict: Predict, gray: Tensor, encode: Callable[[Tensor], Tensor],
+             decode: Callable[[Tensor], Tensor], scheduler: Any, steps: int, start: int,
              epsilon: Tensor) -> Tensor:
     """Denoise with the gray component held fixed.
 
@@ -177,6 +154,8 @@ def colorize(predict: Predict, gray: Tensor, codec: Codec, scheduler: Any, steps
     Args:
         predict: (x_t, t, progress) → x̂₀, as `sampling.sample` takes it.
         gray: (B, H, W) in [0, 1].
+        encode, decode: from colour pictures (B, 3, H, W) in [0, 1] to the space that `predict` denoises in,
+            and back.
         scheduler: DDIM, from `make_scheduler`. start: steps that are left out: x begins as the gray picture
             noised for step `start`.
         epsilon: standard normal noise in the shape of x.
@@ -184,12 +163,12 @@ def colorize(predict: Predict, gray: Tensor, codec: Codec, scheduler: Any, steps
     Returns (B, 3, H, W) of luminance `gray`, not clamped.
     """
     def fixed(x: Tensor, t: Tensor, progress: float) -> Tensor:
-        return codec.encode(with_gray(codec.decode(predict(x, t, progress)), gray))
+        return encode(with_gray(decode(predict(x, t, progress)), gray))
 
     set_steps(scheduler, steps, epsilon.device)
-    x = codec.encode(gray[:, None].expand(-1, 3, -1, -1))
+    x = encode(gray[:, None].expand(-1, 3, -1, -1))
     x = scheduler.add_noise(x, epsilon, scheduler.timesteps[start][None])
-    return with_gray(codec.decode(sample(fixed, x, scheduler, steps, first=start)), gray)
+    return with_gray(decode(sample(fixed, x, scheduler, steps, first=start)), gray)
 
 
 class FactorizedColour(Colorizer):
@@ -237,6 +216,7 @@ class FactorizedColour(Colorizer):
         branch = Branch(family.predictors["image"], told, family.null("image", 1), Guidance(self.scale))
         picture = torch.from_numpy(gray.astype(np.float32) / 255)[None].to(family.device)
         coloured = colorize(lambda x, t, progress: branch(x, t, progress, False).guided, picture,
-                            Latents(family), self._scheduler(), self.steps, self.start,
+                            family.encode_colour, family.decode_colour, self._scheduler(), self.steps,
+                            self.start,
                             noise([seed], self.layout.latent_shape).to(family.device))
         return (coloured - picture[:, None])[0].cpu().numpy()
