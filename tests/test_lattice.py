@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 from test_griffin_lim import voice
 
-from images_that_speak.audio.lattice import Grid, find_grid, lattice, read_cells, sharpened, whole_height
+from images_that_speak.audio.lattice import Grid, find_grid, lattice, read_cells, sharpened, whole_print
 from images_that_speak.audio.mel import MEL, LogMel, logmel_to_picture
 from images_that_speak.audio.picture import read_message, to_grid
 from images_that_speak.speaking.modulation import Modulation
@@ -103,9 +103,19 @@ def test_blur_is_taken_back(speech: torch.Tensor) -> None:
     error = {name: abs(found - cells)[dots].mean() for name, found in
              {"as it is": to_grid(blurred) / 255, "sharpened": read_message(blurred)}.items()}
     assert error["sharpened"] < 0.3 * error["as it is"]
-    assert np.array_equal(sharpened(cells, 2), cells), "a sharp print stays as it is"
-    left = to_grid(blurred) / 255
-    assert sharpened(left, 8) is left, "only a check is known"
+    assert sharpened(cells, dots) is cells, "a sharp print stays as it is"
+
+
+def test_what_is_beside_a_print_does_not_tell_how_sharp_it_is(speech: torch.Tensor) -> None:
+    cells, picture = printed(speech, 2)
+    y, x = np.mgrid[0:2000, 0:1800]
+    page = np.where((y // 9 + x // 13) % 3 == 0, 0, 255).astype(np.uint8)  # black letters on white
+    page[400:400 + picture.shape[0], 296:296 + picture.shape[1]] = picture
+    blurred = np.asarray(Image.fromarray(page).filter(ImageFilter.GaussianBlur(1)))
+    found = read_message(blurred)
+    assert found.shape == cells.shape
+    alone = read_message(np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(1))))
+    assert abs(found - alone)[4:-4, 4:-4].max() < 0.03
 
 
 def test_no_lattice_is_seen_where_there_is_none() -> None:
@@ -122,10 +132,10 @@ def test_no_lattice_is_seen_where_there_is_none() -> None:
 
 
 def test_a_border_is_taken_off_and_missing_rows_are_black() -> None:
-    cells = np.where(lattice(300, 50, 2), 0.8, 0.2)
+    cells = np.where(lattice(300, 50, 2), 0.8, 0.0)
     framed = np.pad(cells[:256, :40], ((20, 24), (6, 4)))
-    assert np.array_equal(whole_height(framed, 2), cells[:256, :40])
-    whole = whole_height(cells[:250], 2)
+    assert np.array_equal(whole_print(framed, 2), cells[:256, :40])
+    whole = whole_print(cells[:250], 2)
     assert whole.shape == (256, 50) and np.array_equal(whole[3:253], cells[:250])
     assert not whole[:3].any() and not whole[253:].any()
 

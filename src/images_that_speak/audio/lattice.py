@@ -26,15 +26,15 @@ from .mel import MEL
 MOST_DOTS = 8  # finest lattice that is looked for: one cell of eight
 SIDE = 1024  # pixels of the middle of the picture in which lines are looked for
 PROMINENT = 12.0  # times the median around it: a line; photographs without one stay below 6
-SMALLEST, LARGEST = 0.4, 1.35  # cells, of those of a picture of 256 rows: a border, or rows cut off
+SMALLEST, LARGEST = 0.25, 1.35  # cells, of those of a picture of 256 rows: a border, or rows cut off
 FINEST = 1.2  # pixels of a cell whose dots can be told apart
 TURN, STRETCH = 0.03, 0.008  # of its frequency that a line may be away: by turning, by the step of the search
 SAMPLES = 4  # of each side of a cell
 TILE = 8  # cells of a side of the tiles over which phases are compared
 DARKEST, BLACK = 0.02, 0.01  # quantile of the cells between dots, and its brightness in a sharp print
-SHARP, LIGHT = 0.03, 0.25  # its brightness up to which a print is sharp, and from which on it was never black
+SHARP, LIGHT = 0.03, 0.31  # its brightness up to which a print is sharp, and from which on it was never black
 CLEAR, MOSTLY = 0.01, 0.8  # difference in brightness that counts; share of the dots that are the brighter
-BLURRED = 0.2  # least share of the contrast that is brought back
+BLURRED = 0.1  # least share of the contrast that is brought back
 
 
 @cache
@@ -100,15 +100,15 @@ def find_grid(brightness: np.ndarray) -> Grid | None:
     if highest < PROMINENT:
         return None
     # A sparse lattice has the lines of a denser one too, and those tell the size of a cell. It may still be
-    # taken for half of what it is: cells have edges, so twice the frequency of a line is a line as well.
+    # taken for a half or a third of what it is: cells have edges, so multiples of a line are lines as well.
     every = min(every for every, (prominence, _) in found.items() if prominence > 0.7 * highest)
-    peaks = found[every][1]
-    size = float(np.mean(np.linalg.norm(_lines(every), axis=1) / np.linalg.norm(peaks, axis=1)))
-    for lines, cells in ((every, 2 * size), *((sparse, size) for sparse in range(MOST_DOTS, every, -1))):
-        both = [_peak(spectrum, line / cells) for line in _lines(lines)]
-        if min(prominence for prominence, _ in both) > max(PROMINENT, 0.3 * highest):
-            return _fit(edges, lines, np.array([frequency for _, frequency in both]))
-    return _fit(edges, every, peaks)
+    size = float(np.mean(np.linalg.norm(_lines(every), axis=1) / np.linalg.norm(found[every][1], axis=1)))
+    for times in (3, 2, 1):
+        for dots in range(MOST_DOTS, every - 1, -1):
+            both = [_peak(spectrum, line / (times * size)) for line in _lines(dots)]
+            if min(prominence for prominence, _ in both) > max(PROMINENT, 0.3 * highest):
+                return _fit(edges, dots, np.array([frequency for _, frequency in both]))
+    return _fit(edges, every, found[every][1])
 
 
 def _edges(brightness: np.ndarray, lag: int) -> np.ndarray:
@@ -204,17 +204,14 @@ def read_cells(brightness: np.ndarray, grid: Grid) -> np.ndarray:
     return samples.view(grid.rows, SAMPLES, grid.columns, SAMPLES).mean((1, 3)).numpy()
 
 
-def sharpened(cells: np.ndarray, every: int) -> np.ndarray:
-    """Cells in [0, 1] with the contrast of the dots that blur took from them; sharp ones as they are.
+def sharpened(cells: np.ndarray, dots: np.ndarray) -> np.ndarray:
+    """Cells of a check, in [0, 1], with the contrast that blur took from them; sharp ones as they are.
 
-    Only of a check, every = 2, whose shadows are darker than about half of what is heard, as they are in all
+    dots: which cells are. The print must have shadows darker than about half of what is heard, as in all
     styles: else the cells between the dots need not be black anywhere.
     """
-    if every != 2:
-        return cells
-    between = ~lattice(len(cells), cells.shape[1], every)
     around = _around(cells)
-    shown = between & (around > BLACK)
+    shown = ~dots & (around > BLACK)
     if not shown.any() or not SHARP < np.quantile(cells[shown], DARKEST) < LIGHT:
         return cells
     difference = cells - around
@@ -235,20 +232,23 @@ def _around(cells: np.ndarray) -> np.ndarray:
     return cells
 
 
-def whole_height(cells: np.ndarray, every: int) -> np.ndarray | None:
-    """(R, C) cells → (256, F): a border is taken off, rows that were cut off are black.
+def whole_print(cells: np.ndarray, every: int) -> np.ndarray | None:
+    """(R, C) cells → (256, F): a border is taken off, a check is sharpened, rows that were cut off are black.
 
     A border has no lattice. Of missing rows, as many are taken to be above as below. None where too few dots
     are brighter than what is around them: that is some other regular pattern.
     """
     difference, dots = cells - _around(cells), lattice(len(cells), cells.shape[1], every)
-    if (missing := MEL.n_mels - len(cells)) < 0:
+    if len(cells) > MEL.n_mels:
         inside = _inside(difference * (every * dots - 1))
         cells, difference, dots = cells[inside], difference[inside], dots[inside]
     clear = difference[dots & (abs(difference) > CLEAR)]
     if not clear.size or (clear > 0).mean() < MOSTLY:
         return None
-    return np.pad(cells, ((max(0, missing) // 2, max(0, missing) - max(0, missing) // 2), (0, 0)))
+    missing = MEL.n_mels - len(cells)
+    # The cells between sparser dots than those of a check need not be black anywhere.
+    return np.pad(sharpened(cells, dots) if every == 2 else cells,
+                  ((missing // 2, missing - missing // 2), (0, 0)))
 
 
 def _inside(strength: np.ndarray) -> tuple[slice, slice]:

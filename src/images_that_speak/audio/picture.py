@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UserError
 from ..files import atomic_path
-from .lattice import find_grid, read_cells, sharpened, whole_height
+from .lattice import find_grid, read_cells, whole_print
 from .mel import MEL
 
 SHAPE = (MEL.n_mels, MEL.frames)
@@ -90,7 +90,7 @@ def read_message(brightness: np.ndarray) -> np.ndarray:
     if grid is None:
         return plain
     cells = plain if grid.is_plain(*level.shape) else read_cells(level, grid)
-    message = whole_height(sharpened(cells, grid.every), grid.every)
+    message = whole_print(cells, grid.every)
     return plain if message is None else message
 
 

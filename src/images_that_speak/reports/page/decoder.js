@@ -139,7 +139,7 @@ async function readPicture(file) {
   const grid = gray && findGrid(gray, width, height);
   if (!grid) return {message, columns, width, height};
   const cells = isPlain(grid, width, height) ? message : readCells(gray, width, height, grid);
-  return {...wholeHeight(sharpen(cells, grid), grid) ?? {message, columns}, width, height};
+  return {...wholePrint(cells, grid) ?? {message, columns}, width, height};
 }
 
 // --- mel → magnitudes

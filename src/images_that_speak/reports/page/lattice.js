@@ -1,8 +1,8 @@
 // Find the cells of a print by their lattice, as audio/lattice.py does, step by step and with its numbers: one cell of n
 // carries the voice, which makes two sharp lines in the spectrum; their frequencies give the size and the turn of the
 // cells, their phases give their place, and the blackest cells between the dots tell how blurred the picture is.
-const MOST_DOTS = 8, SIDE = 1024, PROMINENT = 12, SMALLEST = 0.4, LARGEST = 1.35, FINEST = 1.2, TURN = 0.03, STRETCH = 0.008;
-const SAMPLES = 4, TILE = 8, DARKEST = 0.02, BLACK = 0.01, SHARP = 0.03, LIGHT = 0.25, BLURRED = 0.2, CLEAR = 0.01, MOSTLY = 0.8;
+const MOST_DOTS = 8, SIDE = 1024, PROMINENT = 12, SMALLEST = 0.25, LARGEST = 1.35, FINEST = 1.2, TURN = 0.03, STRETCH = 0.008;
+const SAMPLES = 4, TILE = 8, DARKEST = 0.02, BLACK = 0.01, SHARP = 0.03, LIGHT = 0.31, BLURRED = 0.1, CLEAR = 0.01, MOSTLY = 0.8;
 const MOST_SEARCHED = 24e6;  // pixels; of more no lattice is looked for, to bound the memory
 
 const length = ([a, b]) => Math.hypot(a, b);
@@ -79,12 +79,12 @@ function findGrid(gray, width, height) {
   if (highest < PROMINENT) return null;
   const [every, {peaks}] = [...found].find(([, {prominence}]) => prominence > 0.7 * highest);
   const lines = latticeLines(every), size = (length(lines[0]) / length(peaks[0]) + length(lines[1]) / length(peaks[1])) / 2;
-  const others = [[every, 2 * size]];
-  for (let sparse = MOST_DOTS; sparse > every; sparse--) others.push([sparse, size]);
-  for (const [other, cell] of others) {
-    const both = latticeLines(other).map((line) => findPeak(spectrum, line[0] / cell, line[1] / cell));
-    if (Math.min(both[0].prominence, both[1].prominence) > Math.max(PROMINENT, 0.3 * highest)) {
-      return fitGrid(edges, width, height, other, both.map(({at}) => at));
+  for (const times of [3, 2, 1]) {
+    for (let dots = MOST_DOTS; dots >= every; dots--) {
+      const both = latticeLines(dots).map((line) => findPeak(spectrum, line[0] / (times * size), line[1] / (times * size)));
+      if (Math.min(both[0].prominence, both[1].prominence) > Math.max(PROMINENT, 0.3 * highest)) {
+        return fitGrid(edges, width, height, dots, both.map(({at}) => at));
+      }
     }
   }
   return fitGrid(edges, width, height, every, peaks);
@@ -296,12 +296,11 @@ function meansAround(cells, rows, columns) {
   return columns > 1 ? along(down, 1, columns, (index) => index % columns) : down;
 }
 
-/** Cells with the contrast that blur took from a check; sharp ones, and those of sparser dots, as they are. */
-function sharpen(cells, {every, rows, columns}) {
-  if (every !== 2) return cells;
+/** Cells of a check with the contrast that blur took from them; sharp ones as they are. */
+function sharpen(cells, rows, columns, isDot) {
   const means = meansAround(cells, rows, columns), between = [];
   for (let index = 0; index < cells.length; index++) {
-    if ((Math.floor(index / columns) + index % columns) % 2 && means[index] > BLACK) between.push(index);
+    if (!isDot(Math.floor(index / columns), index % columns) && means[index] > BLACK) between.push(index);
   }
   const dark = between.length ? quantile(Float32Array.from(between, (index) => cells[index]), DARKEST) : 0;
   if (dark <= SHARP || dark >= LIGHT) return cells;
@@ -316,30 +315,34 @@ function sharpen(cells, {every, rows, columns}) {
 }
 
 /**
- * Cells → {message, columns} of 256 rows: a border is taken off, rows that were cut off are black. Null where too few
- * dots are brighter than what is around them: that is some other regular pattern.
+ * Cells → {message, columns} of 256 rows: a border is taken off, a check is sharpened, rows that were cut off are black.
+ * Null where too few dots are brighter than what is around them: that is some other regular pattern.
  */
-function wholeHeight(cells, {every, rows, columns}) {
+function wholePrint(cells, {every, rows, columns}) {
   const means = meansAround(cells, rows, columns), step = latticeStep(every);
   const isDot = (i, j) => (step * i + j) % every === 0;
-  const difference = cells.map((value, index) => value - means[index]), missing = Math.max(0, BANDS - rows);
+  const difference = cells.map((value, index) => value - means[index]);
   let [top, first, last] = [0, 0, columns - 1];
   if (rows > BANDS) {
     const strength = difference.map((value, index) => value * (isDot(Math.floor(index / columns), index % columns) ? every - 1 : -1));
     [top, first, last] = findInside(strength, rows, columns);
   }
-  const high = Math.min(BANDS, rows), kept = last - first + 1, message = new Float32Array(BANDS * kept);
-  let brighter = 0, clear = 0;
+  const high = Math.min(BANDS, rows), kept = last - first + 1;
+  let inside = new Float32Array(high * kept), brighter = 0, clear = 0;
   for (let i = 0; i < high; i++) {
     const from = (top + i) * columns + first;
-    message.set(cells.subarray(from, from + kept), (Math.floor(missing / 2) + i) * kept);
+    inside.set(cells.subarray(from, from + kept), i * kept);
     for (let j = 0; j < kept; j++) {
       if (!isDot(top + i, first + j) || Math.abs(difference[from + j]) <= CLEAR) continue;
       clear++;
       if (difference[from + j] > 0) brighter++;
     }
   }
-  return clear && brighter >= MOSTLY * clear ? {message, columns: kept} : null;
+  if (!clear || brighter < MOSTLY * clear) return null;
+  if (every === 2) inside = sharpen(inside, high, kept, (i, j) => isDot(top + i, first + j));
+  const message = new Float32Array(BANDS * kept);
+  message.set(inside, Math.floor((BANDS - high) / 2) * kept);
+  return {message, columns: kept};
 }
 
 /** [top, first, last]: the 256 rows and the columns in which dots are brighter than what is around them. */
