@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 from tqdm import tqdm
 
 from images_that_speak import config
@@ -91,6 +91,20 @@ def screenshot(image: Image.Image, border: int = 7, zoom: float = 1.25) -> Image
     return page.crop((border, border, page.width - border, page.height - border))
 
 
+def on_a_page(image: Image.Image, share: float = 0.6) -> Image.Image:
+    """Within a white page, lines of letters above and below it, and the page at a share of its size."""
+    side, lines = image.width // 8, image.height // 3
+    page = Image.new("RGB", (image.width + 2 * side, image.height + 2 * lines), "white")
+    page.paste(image, (side, lines))
+    draw, size = ImageDraw.Draw(page), max(8, image.height // 40)
+    letters = "One thing led to another, and nobody could say when it had begun. " * 9
+    for top in range(size, page.height, 2 * size):
+        if lines - 2 * size < top < lines + image.height:
+            continue
+        draw.text((side, top), letters[top % 60:], "black", ImageFont.load_default(size))
+    return scaled(page, round(share * page.width), round(share * page.height))
+
+
 def cropped(share: float, sides: str = "all") -> Alteration:
     """A share of the height and width cut off at each edge, or at "top" or "bottom" alone; below 0: a black
     border added."""
@@ -136,6 +150,7 @@ ALTERATIONS: dict[str, Alteration] = {
     "half size and back": by_pillow(lambda image: scaled(halved(image), image.width, image.height)),
     "1080 px wide and back": through_width(1080),
     "screenshot at 125 %, brought back": by_pillow(screenshot),
+    "on a page of letters, at 60 %": by_pillow(on_a_page),
     "3 % cut off every edge": cropped(0.03),
     "3 % cut off the top": cropped(0.03, "top"),
     "3 % cut off the bottom": cropped(0.03, "bottom"),
