@@ -11,6 +11,8 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,51 @@ def test_tab_answers_in_half_a_second() -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stdout == "experiment=hifigan\n"
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+# --- comments
+
+def keys(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """Every key below a node of YAML, with its place; of defaults lists none."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == "defaults":
+                continue
+            yield key
+            yield from keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from keys(value)
+
+
+def uncommented(text: str) -> list[tuple[int, str]]:
+    """(line, key) of every key without a comment beside it or right above.
+
+    The file's opening says what the file is, which tells nothing of its first key.
+    """
+    lines = ["", *text.splitlines()]
+    opening = sum(1 for _ in takewhile(lambda line: line.startswith("#"), lines[1:]))
+    found = []
+    for key in keys(yaml.compose(text, yaml.SafeLoader)):
+        number = key.start_mark.line + 1
+        above = number - 1 > opening and lines[number - 1].lstrip().startswith("#")
+        if not (key.value.startswith("_") or " #" in lines[number] or above):
+            found.append((number, key.value))
+    return found
+
+
+def test_every_key_has_its_comment() -> None:
+    missing = [f"{path.relative_to(ROOT)}:{line} {key}" for path in sorted(CONFIGS.rglob("*.yaml"))
+               for line, key in uncommented(path.read_text(encoding="utf-8"))]
+    assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize(("text", "lines"), [
+    ("# What it is.\na: 1\nb: 2  # seconds\n", [2]), ("# What it is.\n\n# Hz\na: 1\nb: 2\n", [5]),
+    ("_target_: x\ndefaults:\n  - c: d\na:  # the part\n  b: 1\n  _c: 2\n", [5]),
+    ("a: {b: 1, c: 2}  # sizes\nd: [{e: 1}]\n", [2, 2]), ("# What it is.\n{}\n", [])])
+def test_a_comment_is_beside_its_key_or_right_above(text: str, lines: list[int]) -> None:
+    assert [line for line, _ in uncommented(text)] == lines
 
 
 # --- check=true
