@@ -19,11 +19,13 @@ from images_that_speak.audio.wave import wave_bytes, write_wave
 from images_that_speak.diffusion.colorization import CaptionColour
 from images_that_speak.diffusion.family import Family
 from images_that_speak.diffusion.layout import pocket_layout
+from images_that_speak.diffusion.loading import load_model
 from images_that_speak.diffusion.outputs import write_sample
 from images_that_speak.errors import UserError
 from images_that_speak.networks.autoencoder import load_autoencoder
 from images_that_speak.networks.recogniser import PhoneRecogniser
 from images_that_speak.networks.scene import pocket_scene_conditioner
+from images_that_speak.networks.speech_bottleneck import SpeechBottleneck
 from images_that_speak.resources import weights_dir
 from images_that_speak.scoring.seen import load_picture_reader
 from images_that_speak.speech.durations import DurationModel
@@ -55,6 +57,8 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "clip": lambda folder: load_picture_reader(str(folder / "clip")),
     "colour": colours_of,
     "ctc": lambda folder: PhoneRecogniser.from_pretrained(folder / "ctc"),
+    "image/bottleneck": lambda folder: load_model(
+        SpeechBottleneck, folder / "image/bottleneck", torch.float32),
     "speech/durations": lambda folder: DurationModel.from_pretrained(folder / "speech/durations"),
     "speech/letters": lambda folder: LetterToSound.from_pretrained(folder / "speech/letters"),
     "vocos": lambda folder: load_vocoder(folder / "vocos"),

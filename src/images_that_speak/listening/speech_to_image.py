@@ -74,7 +74,8 @@ class SpeechToImage(Method):
                             "in the middle of the schedule (expected ddim; the others look back)")
         if self.by == "bottleneck" and not (Path(self.bottleneck or "") / "config.json").is_file():
             raise UserError(f"method.bottleneck={self.bottleneck}: no such folder (expected a speech "
-                            "bottleneck; python train.py experiment=pocket/voxstudio makes one)")
+                            "bottleneck; python train.py experiment=pocket/voxstudio makes one, and of the "
+                            "mapping experiment=pocket/speech_mapping)")
 
     def branches(self, settings: Settings) -> tuple[str, ...]:
         return ("image",)
