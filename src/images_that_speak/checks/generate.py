@@ -131,7 +131,7 @@ def _jobs(found: Findings, cfg: DictConfig, layout: Layout) -> list[Job]:
         seeds = sorted({job.seed for job in jobs})
         found.tell("samples", f"{counted(len(jobs), 'sample')} of {counted(len(pairs), 'pair')} of prompts, "
                    + (f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"))
-    for pair in pairs[:SHOWN]:
+    for pair in pairs[:SHOWN] if not listens(cfg) else ():
         found.tell("", f"{pair.image_prompt!r} says {pair.audio_prompt!r}")
         phones = next(job.phones for job in jobs if job.pair == pair)
         if phones:

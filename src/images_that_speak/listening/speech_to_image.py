@@ -22,6 +22,7 @@ from ..diffusion.loading import load_model
 from ..diffusion.method import Job, Method, Settings, check_schedule
 from ..diffusion.sampling import Callback, make_scheduler, noise, sample, set_steps
 from ..errors import UserError, nearest
+from ..files import read_json
 from ..networks.condition import Condition
 from ..networks.scene import SceneConditioner
 from ..networks.speech_bottleneck import SpeechBottleneck, SpeechConditioner
@@ -76,6 +77,21 @@ class SpeechToImage(Method):
             raise UserError(f"method.bottleneck={self.bottleneck}: no such folder (expected a speech "
                             "bottleneck; python train.py experiment=pocket/voxstudio makes one, and of the "
                             "mapping experiment=pocket/speech_mapping)")
+        if self.by == "bottleneck":
+            self.hears()
+
+    def hears(self, device: str = "cpu") -> SpeechEncoder:
+        """The speech encoder that the bottleneck reads.
+
+        Raises UserError where it is not there, its package is missing, or it is another one.
+        """
+        told = read_json(Path(str(self.bottleneck)) / "config.json")
+        source = self.encoder or str(told.get("encoder"))
+        encoder = load_speech_encoder(source, device=device)
+        if encoder.identity != told.get("encoder_identity"):
+            raise UserError(f"method.encoder={source}: {self.bottleneck} reads the features of another one "
+                            f"({told.get('encoder')})")
+        return encoder
 
     def branches(self, settings: Settings) -> tuple[str, ...]:
         return ("image",)
@@ -110,19 +126,15 @@ class SpeechToImage(Method):
     def listener(self, family: Family) -> tuple[Any, SpeechEncoder]:
         """The conditioner that takes the text encoder's place, and what it reads.
 
-        Raises UserError where the bottleneck was made for another UNet or another encoder.
+        Raises UserError where the bottleneck was made for another UNet.
         """
         bottleneck: SpeechBottleneck = load_model(SpeechBottleneck, Path(str(self.bottleneck)), torch.float32)
         wanted = family.predictors["image"].unet.config.cross_attention_dim
         if (made := bottleneck.config.tokens) != wanted:
             raise UserError(f"method.bottleneck={self.bottleneck}: makes tokens of {made} numbers (expected "
                             f"{wanted}, as the image UNet attends to)")
-        named = bottleneck.config.encoder
-        encoder = load_speech_encoder(self.encoder or named, device=str(family.device))
-        if encoder.identity != bottleneck.config.encoder_identity:
-            raise UserError(f"method.encoder={self.encoder or named}: {self.bottleneck} reads the features "
-                            f"of another one ({named})")
         speech = SpeechConditioner(bottleneck.to(family.device))
+        encoder = self.hears(str(family.device))
         text = family.conditioners["image"]
         return (SceneConditioner(speech, text.scene) if family.layout.scene is not None else speech), encoder
 
