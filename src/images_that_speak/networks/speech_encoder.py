@@ -119,7 +119,7 @@ class CTranslate2Whisper(_Whisper):
     """The encoder of a Whisper of any size, in a folder of CTranslate2."""
 
     def __init__(self, folder: Path, window: float | None = None, device: str = "cpu"):
-        need("ctranslate2", where=f"speech encoder {folder}", extra="judges")
+        need("ctranslate2", where=f"speech encoder {folder}")
         import ctranslate2
 
         try:
