@@ -62,10 +62,14 @@ def timed(family: Family, settings: Any, jobs: list[Job], size: int,
 
 
 def main() -> None:
+    # What both branches of the family denoise together, unless another composition is asked for.
     overrides = sys.argv[1:]
+    if not any(override.startswith("composition=") for override in overrides):
+        overrides = ["composition=masks", *overrides]
     cfg = config.compose("generate", ["num_samples=4", *overrides])
     published = config.compose("generate", [
-        "num_samples=1", *(o for o in overrides if o.split("=")[0] not in ("steps", "num_samples")),
+        "num_samples=1",
+        *(o for o in overrides if o.split("=")[0] not in ("steps", "num_samples", "composition")),
         "composition=images_that_sound"])
     layout = config.instantiate(cfg.family)
     settings, jobs = read_settings(cfg, layout), plan(cfg, layout)
