@@ -23,7 +23,7 @@ from torch.nn.functional import grid_sample
 
 from .mel import MEL
 
-MOST_DOTS = 8  # finest lattice that is looked for: one cell of eight
+MOST_DOTS = 8  # sparsest lattice that is looked for: one cell of eight is a dot
 SIDE = 1024  # pixels of the middle of the picture in which lines are looked for
 PROMINENT = 12.0  # times the median around it: a line; photographs without one stay below 6
 SMALLEST, LARGEST = 0.25, 1.35  # cells, of those of a picture of 256 rows: a border, or rows cut off

@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, mse_loss
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -20,6 +19,7 @@ from ..networks.mfcc_gan import SoundPictureDiscriminator, SoundPictureGenerator
 from ..packages import need
 from ..ranges import check_ranges
 from ..scoring.pairs import histogram_similarity
+from .adversarial import step
 from .export import save_half, save_pretrained
 
 LOSSES = ("squares", "pixels", "similarity", "perceptual", "frames", "adversarial")
@@ -154,7 +154,7 @@ class SoundToImageTraining(L.LightningModule):
             with self.toggled_optimizer(steps[1]):
                 logs["discriminator"] = discriminator_loss([self.discriminator(real, heard)],
                                                            [self.discriminator(made.detach(), heard)])
-                self._step(steps[1], logs["discriminator"])
+                step(self, steps[1], logs["discriminator"], self.hparams["clip"])
         with self.toggled_optimizer(steps[0]):
             losses = self._losses(made, real, batch, self.hparams["rows"])
             if adversarial:
@@ -162,7 +162,7 @@ class SoundToImageTraining(L.LightningModule):
                 losses["adversarial"] = (self.weights["adversarial"]
                                          * generator_loss([self.discriminator(made, heard)]))
             loss = torch.stack(list(losses.values())).sum()
-            self._step(steps[0], loss)
+            step(self, steps[0], loss, self.hparams["clip"])
         logs.update({**losses, "loss": loss})
         self.log_dict({f"train/{name}": value.detach() for name, value in logs.items()}, prog_bar=True,
                       batch_size=len(real))
@@ -172,13 +172,6 @@ class SoundToImageTraining(L.LightningModule):
     def _schedules(self) -> list[Any]:
         found: Any = self.lr_schedulers()
         return found if isinstance(found, list) else [] if found is None else [found]
-
-    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        if self.hparams["clip"] is not None:
-            self.clip_gradients(optimizer.optimizer, self.hparams["clip"], "norm")
-        optimizer.step()
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         real, made = batch["picture"], self.generator(batch["features"])

@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from ..audio.distance import (
@@ -49,6 +48,7 @@ from ..networks.discriminators import (
 from ..ranges import check_ranges
 from ..scoring.heard import SpeechReader
 from ..scoring.statistics import corpus_wer
+from .adversarial import step
 from .ema import EMA
 
 
@@ -173,7 +173,7 @@ class VocoderTraining(L.LightningModule):
         if adversarial:
             with self.toggled_optimizer(discriminator_step):
                 loss = discriminator_loss(self.judge(real).scores, self.judge(made.detach()).scores)
-                self._step(discriminator_step, loss)
+                step(self, discriminator_step, loss, self.hparams["clip"])
                 logs["discriminator"] = loss.detach()
         with self.toggled_optimizer(generator_step):
             losses = self.spectral_losses(made, real)
@@ -185,7 +185,7 @@ class VocoderTraining(L.LightningModule):
                 losses["features"] = (self.hparams["feature_weight"]
                                       * feature_matching_loss(truth.features, judged.features))
             loss = torch.stack(list(losses.values())).sum()
-            self._step(generator_step, loss)
+            step(self, generator_step, loss, self.hparams["clip"])
         logs.update({name: value.detach() for name, value in losses.items()})
         self.log_dict({f"train/{name}": value for name, value in logs.items()})
         self.log("train/loss", loss.detach(), prog_bar=True)
@@ -201,13 +201,6 @@ class VocoderTraining(L.LightningModule):
             if self.hparams["stft_weight"]:
                 losses["stft"] = self.hparams["stft_weight"] * sum(multi_resolution_stft_distance(made, real))
         return losses
-
-    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        if self.hparams["clip"] is not None:
-            self.clip_gradients(optimizer.optimizer, self.hparams["clip"], "norm")
-        optimizer.step()
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         made, real = self.generator(batch["logmel"]).float(), batch["wave"]
