@@ -101,7 +101,7 @@ check: setup
 lock: | $(BIN)/python
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 	$(BIN)/uv pip compile pyproject.toml --universal --extra dev --extra quality --extra notebooks --quiet \
-	  --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --output-file $(LOCK) $(ARGS)
+	  --no-annotate --custom-compile-command 'make lock' --output-file $(LOCK) $(ARGS)
 
 # A broken release is found here first: neither the lock nor .venv is used.
 newest:
